@@ -1,0 +1,65 @@
+// Pager: backing store of objects, as the engine sees it (FreeBSD's pagerops).
+//
+// Each VmObject owns one PagerHandle; the pager keeps in it what it knows (for swap: a trie page index -> block, made
+// when first needed). Metadata calls never sleep for I/O; get/put may. The engine holds no lock across get_pages and
+// put_pages: the frames are exclusively busy and the object cannot go away (paging in progress).
+// A pager guards its metadata with its own leaf lock (rank kSwapSpace), so metadata calls are legal under object locks.
+#pragma once
+
+#include <span>
+
+#include "vm/vm_types.h"
+
+namespace enchilada {
+
+/// What a pager knows about one object. Zero = nothing. Only the pager looks inside.
+struct PagerHandle {
+  void* root = nullptr;
+  std::uint64_t pages = 0;  // pages that the backing store holds; readable by the engine as a hint without a lock
+};
+
+/// A run of page indexes around a wanted one that one I/O can fetch.
+struct PagerRun {
+  bool present = false;  // the wanted page is in the backing store
+  PageCount before;      // contiguous pages before and after it that the same read could bring in
+  PageCount after;
+};
+
+class Pager {
+ public:
+  virtual ~Pager() = default;
+
+  /// Is `index` in the backing store, and how far does the contiguous run around it reach (clipped to the limits)?
+  [[nodiscard]] virtual PagerRun has_page(const PagerHandle& handle, PageIndex index, PageCount max_before,
+                                          PageCount max_after) = 0;
+
+  /// Fills frames[i] with page first+i. All or nothing: on kError/kFail no frame's content may be relied on. Checks
+  /// integrity where it can: damaged data is kError. The copy in the store is kept.
+  virtual PagerReturn get_pages(PagerHandle& handle, PageIndex first, std::span<const FrameNumber> frames) = 0;
+
+  /// Writes frames[i] as page first+i; verdicts[i] says what became of each (kOk, kClean, kFail, kError). A failed
+  /// page keeps no store copy newer than the frame.
+  virtual void put_pages(PagerHandle& handle, PageIndex first, std::span<const FrameNumber> frames,
+                         std::span<PagerReturn> verdicts) = 0;
+
+  /// Drops the store's copies of [first, first+count).
+  virtual void forget(PagerHandle& handle, PageIndex first, PageCount count) = 0;
+
+  /// Drops everything; the handle is as new.
+  virtual void forget_all(PagerHandle& handle) = 0;
+
+  /// Collapse: moves copies of source pages [offset, offset+size) to dest pages [0, size) where dest has none; the
+  /// rest of source is dropped.
+  virtual void transfer(PagerHandle& source, PageIndex offset, PageCount size, PagerHandle& dest) = 0;
+
+  /// Split: moves copies of source pages [first, first+count) to dest pages [0, count). dest has none there.
+  virtual void split(PagerHandle& source, PageIndex first, PageCount count, PagerHandle& dest) = 0;
+
+  /// Smallest page index >= from that is in the store; false if none.
+  [[nodiscard]] virtual bool find_least(const PagerHandle& handle, PageIndex from, PageIndex* found) = 0;
+
+  /// The store has little or no space left: pages whose copy is only kept in reserve should give it up.
+  [[nodiscard]] virtual bool nearly_full() const { return false; }
+};
+
+}  // namespace enchilada
