@@ -1,0 +1,86 @@
+// VmSystem: one engine instance. It reaches everything: frames, pages, queues, objects, pagers, counters.
+//
+// No mutable globals anywhere: two engines may live in one process. The machine (frames, mappings, time) and the
+// backing store come in through VmSystemConfig; the creator owns them and they outlive the engine.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "base/arena.h"
+#include "vm/clock.h"
+#include "vm/phys.h"
+#include "vm/pmap.h"
+#include "vm/vm_meter.h"
+#include "vm/vm_pager.h"
+
+namespace enchilada {
+
+class VmObject;
+class VmMap;
+class VmObjectZone;
+class VmPhys;
+class PageQueues;
+class PageDaemon;
+struct Page;
+
+/// Sizes that tests and the runtime set. Zero = the engine's own choice.
+struct VmTunables {
+  PageCount zero_fill_cluster{16};   // neighbours zero-filled in one fault at most
+  PageCount readahead_min{8};
+  PageCount readahead_max{64};       // pages of one page-in at most
+  PageCount pageout_cluster{64};     // pages of one write at most
+  PageCount withdraw_cluster{16};    // neighbours unmapped together when use is sampled by unmapping
+  PageCount free_min{0};             // allocation reclaims below this many free frames
+  PageCount free_target{0};          // reclaim stops here
+};
+
+struct VmSystemConfig {
+  PhysicalMemory& phys;
+  PmapSystem& pmaps;
+  Pager& swap;
+  Clock& clock;
+  VmCounters& counters;
+  Arena& arena;
+  VmTunables tunables{};
+};
+
+class VmSystem final : public PageStateSink {
+ public:
+  /// Null when the arena is too small for the page array.
+  static std::unique_ptr<VmSystem> create(const VmSystemConfig& config);
+  ~VmSystem();
+  VmSystem(const VmSystem&) = delete;
+  VmSystem& operator=(const VmSystem&) = delete;
+
+  [[nodiscard]] PhysicalMemory& phys() const { return config_.phys; }
+  [[nodiscard]] PmapSystem& pmaps() const { return config_.pmaps; }
+  [[nodiscard]] Pager& swap() const { return config_.swap; }
+  [[nodiscard]] Clock& clock() const { return config_.clock; }
+  [[nodiscard]] VmCounters& counters() const { return config_.counters; }
+  [[nodiscard]] Arena& arena() const { return config_.arena; }
+  [[nodiscard]] const VmTunables& tunables() const { return config_.tunables; }
+
+  [[nodiscard]] VmObjectZone& objects() const { return *objects_; }
+  [[nodiscard]] VmPhys& free_frames() const { return *free_frames_; }
+  [[nodiscard]] PageQueues& queues() const { return *queues_; }
+  [[nodiscard]] PageDaemon& daemon() const { return *daemon_; }
+
+  /// The metadata of a frame; frame < phys().frame_limit().
+  [[nodiscard]] Page& page(FrameNumber frame) const;
+  [[nodiscard]] FrameNumber frame_of(const Page& page) const;
+
+  void note_modified(FrameNumber frame) override;
+  void note_referenced(FrameNumber frame) override;
+
+ private:
+  explicit VmSystem(const VmSystemConfig& config);
+  VmSystemConfig config_;
+  Page* pages_ = nullptr;  // frame_limit() of them, in the arena
+  std::unique_ptr<VmObjectZone> objects_;
+  std::unique_ptr<VmPhys> free_frames_;
+  std::unique_ptr<PageQueues> queues_;
+  std::unique_ptr<PageDaemon> daemon_;
+};
+
+}  // namespace enchilada
