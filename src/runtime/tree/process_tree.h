@@ -1,0 +1,162 @@
+// ProcessTree: the memory that all processes of one `enchilada run` share, and the rules for sharing it.
+//
+// One RAM budget, one swap, one set of statistics for the tree. The segment is a memfd without a name, mapped at
+// kTreeAddress in every process; it is gone when the last process is. Invariants:
+//  - the charges of all slots plus the available frames are the budget, at every moment and after any kill -9;
+//  - no process waits for a dead one: a slot is a word that names its owner, and whoever needs something takes over
+//    what dead owners left (recover_dead);
+//  - everything but create() is async-signal-safe: raw system calls, no malloc, no errno, no libc.
+// Each process has one ProcessTree object in its own memory. Its local lock makes the threads of the process take
+// turns; hold no other lock of rank kLeaf when calling.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "base/function_ref.h"
+#include "base/mutex.h"
+#include "base/units.h"
+#include "runtime/tree/tree_layout.h"
+
+namespace enchilada {
+
+using ProcessSlot = Unit<struct ProcessSlotTag, std::uint32_t>;
+inline constexpr ProcessSlot kNoSlot{~std::uint32_t{0}};
+
+/// Name of the environment variable that leads exec'd children to the segment.
+inline constexpr char kTreeVariable[] = "ENCHILADA_TREE";
+
+enum class [[nodiscard]] TreeStatus : std::uint8_t {
+  kOk,
+  kMalformed,     // the environment variable makes no sense
+  kUnreachable,   // neither the inherited descriptor nor the launcher's lead to the segment
+  kMismatch,      // another build's segment
+  kAddressTaken,  // something lies at kTreeAddress
+  kNoSlot,        // more than kMaxProcesses processes
+  kNoRam,         // the budget cannot give the minimum now
+  kLost,          // the slot was taken away: its owner was thought dead
+  kSystem,        // a system call failed
+};
+/// One clear line for a message.
+const char* describe(TreeStatus status) noexcept;
+
+/// What a fork needs (ProcessTree::begin_fork).
+struct ForkTicket {
+  TreeStatus status = TreeStatus::kOk;
+  ProcessSlot child = kNoSlot;
+  PageCount short_by;  // kNoRam: evict and give back as many frames, then try again
+};
+
+class ProcessTree {
+ public:
+  /// Called while a dead (or exec'd) process's slot is cleaned up: drop the holder's swap blocks. Must be idempotent.
+  using DropHolder = void (*)(void* context, ProcessSlot slot);
+
+  constexpr ProcessTree() = default;
+  ProcessTree(const ProcessTree&) = delete;
+  ProcessTree& operator=(const ProcessTree&) = delete;
+
+  // ---- The launcher ----
+  /// Makes the segment. `descriptor` is where it should end up: a free high number (see swap_file.h), inherited.
+  TreeStatus create(const TreeConfig& config, int descriptor) noexcept;
+  /// Writes the value of kTreeVariable. Returns its length; 0 when the buffer is too small (64 suffices).
+  std::size_t environment(std::span<char> buffer) const noexcept;
+
+  // ---- Joining ----
+  /// `value` is the value of kTreeVariable. Maps the segment: by inherited descriptor, else through /proc of the
+  /// launcher or of the parent. Idempotent after fork (the mapping is inherited).
+  TreeStatus attach(const char* value) noexcept;
+  [[nodiscard]] bool attached() const noexcept { return header_ != nullptr; }
+  /// Swap's hook; set it before the first claim_slot().
+  void set_drop_holder(DropHolder drop, void* context) noexcept {
+    drop_ = drop;
+    drop_context_ = context;
+  }
+  /// A slot for this process, charged with its guaranteed minimum. After exec: what the former image of this pid held
+  /// is returned first. Waits a bounded time for RAM. On success self() is the slot, in state kAttaching.
+  TreeStatus claim_slot() noexcept;
+  /// The process is ready: kLive.
+  void set_live() noexcept;
+  [[nodiscard]] ProcessSlot self() const noexcept { return self_; }
+  /// Gives the slot up with all that it holds (a process that will not be managed after all). Not needed at exit:
+  /// the dead are recovered by whoever is short, and by the launcher.
+  void release_slot() noexcept;
+
+  // ---- RAM ----
+  /// Up to `frames` more for this process, at once; may be none. Never exceeds the budget.
+  [[nodiscard]] PageCount take(PageCount frames) noexcept;
+  /// The same, and when there is none: recovers the dead, asks siblings, waits up to timeout_ns for at least one.
+  [[nodiscard]] PageCount take_or_wait(PageCount frames, std::uint64_t timeout_ns) noexcept;
+  void give_back(PageCount frames) noexcept;
+  /// Frames that siblings ask this process for: reclaim and give_back() soon. 0 = none.
+  [[nodiscard]] PageCount wanted_back() const noexcept;
+  /// The process cannot give more now: forget the requests.
+  void decline_request() noexcept;
+  /// For a helper thread: sleeps until somebody asks for frames, or the time is over (0 = none).
+  void wait_for_request(std::uint64_t timeout_ns) noexcept;
+  /// The request word itself (a shared futex), for a raw helper thread.
+  [[nodiscard]] std::atomic<std::uint32_t>& request_word() const noexcept;
+  /// Asks siblings, idle and large ones first, for `frames` together. Returns how many were asked for.
+  PageCount request_frames(PageCount frames) noexcept;
+
+  // ---- Fork ----
+  /// In the parent, engine quiesced: reserves a slot for the child and charges it `frames` (all that it will map)
+  /// up front, from free RAM only. On kNoRam evict, give back, and try again.
+  ForkTicket begin_fork(PageCount frames) noexcept;
+  /// Where the kernel may store the child's pid (clone's CLONE_PARENT_SETTID): closes the last window in which the
+  /// parent's death makes the child look as if it had never existed.
+  [[nodiscard]] std::uint32_t* child_pid_word(ProcessSlot child) const noexcept;
+  /// In the parent, with fork's answer. (Either side may be first; both must call.)
+  void child_made(ProcessSlot child, std::uint32_t pid) noexcept;
+  /// In the child, first thing: this object is now the child's. kLost: the parent died and the slot with its blocks
+  /// is gone; the child cannot go on. State kAttaching until set_live().
+  TreeStatus child_started(ProcessSlot child) noexcept;
+  /// In the parent: the kernel's fork failed.
+  void abort_fork(ProcessSlot child) noexcept;
+
+  // ---- Exec ----
+  /// Before execve (not in a vfork child, which has no slot) and after it failed.
+  void begin_exec() noexcept;
+  void exec_failed() noexcept;
+
+  // ---- The dead ----
+  /// Cleans up after every process that is gone. Returns how many slots became free. Any process may call it.
+  std::uint32_t recover_dead() noexcept;
+
+  // ---- What is in it ----
+  [[nodiscard]] const TreeConfig& config() const noexcept { return header_->config; }
+  [[nodiscard]] std::span<std::byte> swap_storage() const noexcept;
+  /// Statistics of this process; they outlive it. Only after claim_slot() or child_started().
+  [[nodiscard]] VmCounters& counters() const noexcept;
+  [[nodiscard]] PageCount available() const noexcept;
+  [[nodiscard]] PageCount charged(ProcessSlot slot) const noexcept;
+  [[nodiscard]] const TreeHeader& header() const noexcept { return *header_; }
+  [[nodiscard]] const TreeSlot& slot(ProcessSlot index) const noexcept;
+  /// Keeps the largest number of swap blocks in use, for the summary.
+  void note_swap_use(std::uint64_t blocks) noexcept;
+  /// Another descriptor for one of the launcher's (segment or swap file) that this process has lost; -1 if impossible.
+  [[nodiscard]] int reopen(int launcher_descriptor, int flags) const noexcept;
+
+ private:
+  TreeSlot& at(ProcessSlot index) const noexcept;
+  bool map_segment(int descriptor, std::uint64_t nonce, TreeStatus* why) noexcept;
+  bool try_claim(ProcessSlot index, SlotState state) noexcept;
+  ProcessSlot find_free(SlotState state) noexcept;
+  bool change_charge(ProcessSlot index, std::int64_t delta) noexcept REQUIRES(lock_);
+  PageCount take_locked(PageCount frames) noexcept REQUIRES(lock_);
+  void settle(std::uint64_t budget_word) noexcept;
+  void resolve_journal(ProcessSlot index) noexcept REQUIRES(lock_);
+  void return_everything(ProcessSlot index) noexcept REQUIRES(lock_);
+  bool recover_slot(ProcessSlot index) noexcept;
+  void fold_counters(TreeSlot& slot) noexcept;
+  void announce_return() noexcept;
+
+  TreeHeader* header_ = nullptr;
+  ProcessSlot self_ = kNoSlot;
+  DropHolder drop_ = nullptr;
+  void* drop_context_ = nullptr;
+  Mutex lock_{LockRank::kLeaf};
+};
+
+}  // namespace enchilada
