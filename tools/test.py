@@ -1,0 +1,140 @@
+#!/usr/bin/env python3
+"""Builds and tests everything that CI looks at, and ends with one plain line: 'N passed, N failed'.
+
+  release   all tests: unit, model (random seeds against the flat oracle), tree, cli, live (real programs)
+  asan      the engine's tests under AddressSanitizer and UndefinedBehaviorSanitizer, fewer seeds
+  tsan      the engine's tests under ThreadSanitizer, fewer seeds
+  clang     a build with -Wthread-safety -Werror (Clang's lock analysis)
+
+A gtest program counts with each of its tests, any other ctest entry as one; a build that fails counts as one failure.
+Usage: test.py [--only release,asan,...] [--checks] [ctest arguments for every preset, e.g. -R model]
+"""
+import argparse
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as xml
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+JOBS = os.environ.get("JOBS") or str(os.cpu_count() or 2)
+# Sanitizers make a seed 5 to 20 times dearer; the full number runs in the release build.
+SANITIZER_SEEDS = {"asan": "300", "tsan": "100"}
+SANITIZER_ENV = {"asan": {"ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0", "UBSAN_OPTIONS": "print_stacktrace=1"},
+                 "tsan": {"TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1"}}
+PRESETS = ["release", "asan", "tsan", "clang"]
+
+
+def say(text):
+    print(text, flush=True)
+
+
+def build(preset):
+    """Configures if needed and builds; prints the end of the log only on failure."""
+    folder = ROOT / "build" / preset
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "build.log"
+    with log.open("w") as out:
+        if not (folder / "build.ninja").exists():
+            code = subprocess.call(["cmake", "--preset", preset], cwd=ROOT, stdout=out, stderr=subprocess.STDOUT)
+            if code:
+                say(log.read_text()[-6000:])
+                return False
+        code = subprocess.call(["cmake", "--build", "--preset", preset, "--", f"-j{JOBS}"], cwd=ROOT, stdout=out,
+                               stderr=subprocess.STDOUT)
+    if code:
+        say(log.read_text(errors="replace")[-6000:])
+    return code == 0
+
+
+def count_gtest(folder):
+    """{program stem: (passed, failed)} from the XML reports that gtest programs wrote."""
+    counts = {}
+    for report in folder.glob("*.xml"):
+        try:
+            suite = xml.parse(report).getroot()
+        except xml.ParseError:
+            continue  # it died while writing: ctest says so
+        failed = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
+        skipped = sum(1 for case in suite.iter("testcase") if case.get("result") in ("skipped", "suppressed"))
+        counts[report.stem] = (int(suite.get("tests", 0)) - failed - skipped, failed)
+    return counts
+
+
+def run_ctest(preset, extra):
+    """Runs ctest and returns (passed, failed, skipped, names of failures)."""
+    folder = ROOT / "build" / preset
+    reports = folder / "gtest-reports"
+    shutil.rmtree(reports, ignore_errors=True)
+    junit = folder / "ctest.xml"
+    junit.unlink(missing_ok=True)
+    env = dict(os.environ, GTEST_OUTPUT=f"xml:{reports}/", GTEST_BRIEF="1", **SANITIZER_ENV.get(preset, {}))
+    if preset in SANITIZER_SEEDS:
+        env.setdefault("ENCHILADA_SEEDS", SANITIZER_SEEDS[preset])
+    command = ["ctest", "--test-dir", str(folder), "--output-on-failure", "--no-tests=error", "-j", JOBS,
+               "--output-junit", str(junit), "--timeout", "900", *extra]
+    code = subprocess.call(command, cwd=ROOT, env=env)
+    if not junit.exists():
+        return 0, 1, 0, [f"{preset}: ctest itself ended with {code}"]
+    gtest = count_gtest(reports)
+    passed = failed = skipped = 0
+    bad = []
+    for case in xml.parse(junit).getroot().iter("testcase"):
+        name, status = case.get("name"), case.get("status")
+        good, wrong = gtest.get(f"test_{name}", (0, 0))
+        if status == "run":
+            passed += good or 1
+        elif status in ("notrun", "disabled"):
+            skipped += 1
+        else:
+            passed += good
+            failed += wrong or 1
+            bad.append(f"{preset}: {name}")
+    if code and not bad:
+        failed, bad = failed + 1, bad + [f"{preset}: ctest ended with {code}"]
+    return passed, failed, skipped, bad
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default=",".join(PRESETS), help="comma-separated presets")
+    parser.add_argument("--checks", action="store_true", help="count the fast static checks too")
+    args, extra = parser.parse_known_args()
+    passed = failed = skipped = 0
+    bad = []
+    if args.checks:
+        out = subprocess.run(["tools/check.sh", "--fast"], cwd=ROOT, capture_output=True, text=True)
+        say(out.stdout.rstrip())
+        for line in out.stdout.splitlines():
+            passed += line.startswith("ok ")
+            failed += line.startswith("FAILED ")
+            bad += ["check: " + line[6:].strip()] if line.startswith("FAILED ") else []
+    for preset in [p for p in args.only.split(",") if p]:
+        if preset not in PRESETS:
+            parser.error(f"no such preset: {preset} (there are {', '.join(PRESETS)})")
+        began = time.monotonic()
+        say(f"== {preset}: building")
+        if not build(preset):
+            failed += 1
+            bad.append(f"{preset}: the build failed (build/{preset}/build.log)")
+            continue
+        say(f"== {preset}: built in {time.monotonic() - began:.0f} s")
+        if preset == "clang":
+            passed += 1
+            continue
+        began = time.monotonic()
+        results = run_ctest(preset, extra)
+        passed, failed, skipped, bad = passed + results[0], failed + results[1], skipped + results[2], bad + results[3]
+        say(f"== {preset}: tested in {time.monotonic() - began:.0f} s")
+    if skipped:
+        say(f"{skipped} skipped, each with its reason above")
+    for name in bad:
+        say(f"failed: {name}")
+    say(f"{passed} passed, {failed} failed")
+    return 1 if failed or not passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
