@@ -140,23 +140,35 @@ class ProcessTree {
 
  private:
   TreeSlot& at(ProcessSlot index) const noexcept;
-  bool map_segment(int descriptor, std::uint64_t nonce, TreeStatus* why) noexcept;
+  [[nodiscard]] std::uint32_t slots_used() const noexcept;
+  bool map_segment(int descriptor, std::uint64_t nonce, std::uint64_t bytes, TreeStatus* why) noexcept;
   bool try_claim(ProcessSlot index, SlotState state) noexcept;
   ProcessSlot find_free(SlotState state) noexcept;
-  bool change_charge(ProcessSlot index, std::int64_t delta) noexcept REQUIRES(lock_);
-  PageCount take_locked(PageCount frames) noexcept REQUIRES(lock_);
+  ProcessSlot find_free_or_recover(SlotState state) noexcept;
+  void identify(ProcessSlot index) noexcept;
+  void recover_former_image() noexcept;
+  bool charge_at_least(ProcessSlot index, std::uint64_t least, std::uint64_t timeout_ns) noexcept;
+  // The caller owns the slot: it is the process itself under lock_, or it has reserved or is recovering it.
+  std::uint64_t raise_charge(ProcessSlot index, std::uint64_t frames) noexcept;
+  void lower_charge(ProcessSlot index, std::uint64_t frames) noexcept;
+  void resolve_journal(ProcessSlot index) noexcept;
   void settle(std::uint64_t budget_word) noexcept;
-  void resolve_journal(ProcessSlot index) noexcept REQUIRES(lock_);
-  void return_everything(ProcessSlot index) noexcept REQUIRES(lock_);
+  void empty_slot(ProcessSlot index, std::uint64_t owner_word) noexcept;
   bool recover_slot(ProcessSlot index) noexcept;
+  [[nodiscard]] bool owner_is_gone(ProcessSlot index, std::uint64_t owner_word) noexcept;
+  [[nodiscard]] bool fork_is_lost(TreeSlot& slot) noexcept;
+  void recover_dead_now_and_then() noexcept;
+  [[nodiscard]] std::uint64_t could_give(ProcessSlot victim, std::uint64_t my_charge, std::uint64_t frames,
+                                         std::uint64_t now) noexcept;
   void fold_counters(TreeSlot& slot) noexcept;
   void announce_return() noexcept;
 
   TreeHeader* header_ = nullptr;
   ProcessSlot self_ = kNoSlot;
+  std::uint64_t fork_word_ = 0;  // owner word of the slot reserved by begin_fork(); the child inherits it
   DropHolder drop_ = nullptr;
   void* drop_context_ = nullptr;
-  Mutex lock_{LockRank::kLeaf};
+  Mutex lock_{LockRank::kLeaf};  // the threads of this process take turns at its journal
 };
 
 }  // namespace enchilada

@@ -69,14 +69,17 @@ struct ChargeJournal {
 
 struct alignas(64) TreeSlot {
   std::atomic<std::uint64_t> owner;       // pid << 32 | generation << 8 | SlotState: one word says whose the slot is
-  std::atomic<std::uint64_t> start_time;  // of the owner (field 22 of /proc/PID/stat), 0 = not known yet
-  std::atomic<std::uint64_t> image;       // start of its stack (field 28): another after exec; 0 = not known
+  // Who the owner is, beyond its pid. Tagged with the generation: a tag that does not match owner's means "not known".
+  std::atomic<std::uint64_t> start_time;  // field 22 of /proc/PID/stat << 24 | generation
+  std::atomic<std::uint64_t> image;       // start of its stack (field 28), another one after exec, / 16 << 20 | generation
   ChargeJournal journal;
   std::atomic<std::uint32_t> child_pid;   // kForking: the kernel may write it here (CLONE_PARENT_SETTID)
+  std::atomic<std::uint64_t> orphaned;    // kForking: when the parent was first seen dead (monotonic ns)
   std::atomic<std::uint64_t> used;        // frames out of the charge that the process really uses
   std::atomic<std::uint64_t> peak_charge;
   std::atomic<std::uint32_t> requested;   // futex: frames that siblings would like to have
-  std::atomic<std::uint64_t> last_take;   // time-stamp counter: when it last wanted a frame
+  std::atomic<std::uint64_t> seen_faults; // vm_faults when a sibling last looked whether the process is idle,
+  std::atomic<std::uint64_t> seen_time;   // and when that number was new (monotonic ns)
   std::array<std::atomic<char>, 16> name;
   VmCounters counters;
 };
@@ -98,7 +101,9 @@ struct alignas(64) TreeHeader {
   alignas(64) std::atomic<std::uint32_t> returned;  // futex: counts give-backs
   std::atomic<std::uint32_t> waiters;               // 1: somebody may sleep on `returned`
   std::atomic<std::uint64_t> peak_charge;           // of the whole tree
+  std::atomic<std::uint32_t> slots_used;            // slots from here on have never been used
   std::atomic<std::uint64_t> attached;              // slots ever claimed
+  std::atomic<std::uint64_t> last_recovery;         // monotonic ns
   std::atomic<std::uint64_t> recovered;             // slots of dead processes cleaned up
   std::atomic<std::uint64_t> peak_swap;             // blocks; kept by note_swap_use()
   VmCounters ended;                                 // of processes that are gone
