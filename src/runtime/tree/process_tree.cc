@@ -339,8 +339,9 @@ PageCount ProcessTree::take_or_wait(PageCount frames, std::uint64_t timeout_ns) 
     const std::uint32_t ticket = header_->returned.load();
     got = take(frames);
     if (got.value() != 0) return got;
+    const bool asked = request_frames(frames).value() != 0;
     const std::uint64_t now = monotonic_ns();
-    if (now >= deadline || request_frames(frames).value() == 0) return got;
+    if (now >= deadline || !asked) return got;
     header_->waiters.store(1);
     const std::uint64_t left = deadline - now;
     futex_wait_shared(header_->returned, ticket, left < kRetryNs ? left : kRetryNs);

@@ -123,6 +123,9 @@ class ProcessTree {
   // ---- The dead ----
   /// Cleans up after every process that is gone. Returns how many slots became free. Any process may call it.
   std::uint32_t recover_dead() noexcept;
+  /// For locks in shared memory that name their holder by slot (RobustMutex): can this holder still let go? False for
+  /// a slot under recovery: its former owner is dead.
+  [[nodiscard]] bool holder_alive(ProcessSlot slot) noexcept;
 
   // ---- What is in it ----
   [[nodiscard]] const TreeConfig& config() const noexcept { return header_->config; }

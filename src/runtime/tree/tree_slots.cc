@@ -147,9 +147,7 @@ ForkTicket ProcessTree::begin_fork(PageCount frames) noexcept {
   identify(child);  // the parent's identity: it is the owner until the child takes over
   if (!charge_at_least(child, needed, kForkWaitNs)) {
     const std::uint64_t missing = needed - charged(child).value();
-    const std::uint64_t returned = charged(child).value();
     abort_fork(child);
-    (void)returned;
     return {TreeStatus::kNoRam, kNoSlot, PageCount{missing}};
   }
   at(child).used.store(frames.value());
@@ -230,6 +228,21 @@ bool ProcessTree::owner_is_gone(ProcessSlot index, std::uint64_t owner_word) noe
   }
   if (!gone) return false;
   return words::owner_state(owner_word) != SlotState::kForking || fork_is_lost(slot);
+}
+
+bool ProcessTree::holder_alive(ProcessSlot slot) noexcept {
+  const std::uint64_t word = at(slot).owner.load();
+  switch (words::owner_state(word)) {
+    case SlotState::kFree:
+    case SlotState::kForking:
+    case SlotState::kRecovering:
+      return false;
+    case SlotState::kAttaching:
+    case SlotState::kLive:
+    case SlotState::kExecing:
+      return !owner_is_gone(slot, word);
+  }
+  return true;
 }
 
 bool ProcessTree::recover_slot(ProcessSlot index) noexcept {
