@@ -42,11 +42,12 @@ class FrameMover {
     WindowSyscall window_syscall;
   };
   explicit FrameMover(const Setup& setup);
-  FrameMover(const FrameMover& other);
+  FrameMover(const FrameMover&) = delete;
   FrameMover& operator=(const FrameMover&) = delete;
 
-  /// Opens descriptors (>= lowest) and registers both mappings: 0 or -errno.
+  /// Opens descriptors (>= lowest) and registers both mappings: 0 or -errno. Also in a forked child, after close().
   [[nodiscard]] long open(int lowest) noexcept;
+  /// Lets go of the descriptors without using them (in a forked child they still act on the parent, rule 3).
   void close() noexcept;
 
   /// Home -> window. Returns how many of the leading pages are there now (the rest are still home).
@@ -82,9 +83,11 @@ class FrameMover {
   struct Counters {
     std::atomic<std::uint64_t> moves{0}, copies{0}, protects{0}, drops{0}, reconciled{0}, unshared{0}, fallbacks{0};
   };
-  class Slack;  // credits for pages that exist twice
+  class Slack;  // room for pages that exist twice
 
-  [[nodiscard]] std::uint64_t move(std::uint64_t dst, std::uint64_t src, std::uint64_t pages, bool may_touch_src,
+  /// MOVE of as many leading pages as will; `error` says what stopped it (0: all moved). With `may_touch` the source
+  /// may be written to (nothing changes) to make it exclusive after a fork.
+  [[nodiscard]] std::uint64_t move(std::uint64_t dst, std::uint64_t src, std::uint64_t pages, bool may_touch,
                                    long& error) noexcept;
   [[nodiscard]] std::uint64_t moved_prefix(std::uint64_t dst, std::uint64_t src, std::uint64_t pages) const noexcept;
   [[nodiscard]] std::uint64_t copy_in(std::uint64_t va, std::uint64_t from, std::uint64_t pages,
@@ -94,9 +97,9 @@ class FrameMover {
   void leave_by_copy(std::uint64_t va, std::uint64_t home, std::uint64_t pages, bool writable) noexcept;
   void drop(std::uint64_t at, std::uint64_t pages) noexcept;
   void advise(VirtRange range, int advice) noexcept;
-  [[nodiscard]] bool in_window(std::uint64_t at) const { return window_.contains(VirtAddr{at}); }
-  [[nodiscard]] long call_on(std::uint64_t address, long nr, long b, long c) const noexcept;
-  [[nodiscard]] bool read_presence(std::uint64_t at, std::uint64_t pages, bool* there) const noexcept;
+  [[nodiscard]] long register_range(VirtRange range, std::uint64_t mode) noexcept;
+  [[nodiscard]] long call_on(std::uint64_t address, long nr, std::uint64_t b, std::uint64_t c) const noexcept;
+  void read_presence(std::uint64_t at, std::uint64_t pages, bool* there) const noexcept;
 
   VirtRange window_;
   VirtRange pool_;

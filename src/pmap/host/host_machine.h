@@ -105,6 +105,8 @@ class HostMachine final : public PhysicalMemory, public PmapSystem {
  public:
   /// Pages that may exist twice at a moment while they are copied; their credits are taken at creation.
   static constexpr std::uint64_t kCopySlack = 64;
+  /// Longest run for with_frames(kRead) with mapped frames in it.
+  static constexpr std::uint64_t kBounceRun = 512;
 
   /// In memory of its own; no malloc.
   [[nodiscard]] static Result<HostMachine*, HostError> create(const HostConfig& config) noexcept;
@@ -143,15 +145,17 @@ class HostMachine final : public PhysicalMemory, public PmapSystem {
   // For the runtime.
   [[nodiscard]] VirtRange window() const { return window_; }
   [[nodiscard]] VirtRange pool() const { return pool_; }
-  [[nodiscard]] HostTransport transport() const;
+  [[nodiscard]] HostTransport transport() const {
+    return mover_.uses_move() ? HostTransport::kMove : HostTransport::kCopy;
+  }
   /// Every page of the range is mapped now with the right that `access` needs. Stays true while the range is pinned
   /// (pin first, then ask; for what is not resident take the fault path), unless the program itself unmaps it.
   [[nodiscard]] bool resident(VirtRange range, Access access) const;
   [[nodiscard]] HostStats stats() const;
   /// Descriptors that the program must not close; -1 = none.
-  [[nodiscard]] std::array<int, 2> descriptors() const;
+  [[nodiscard]] std::array<int, 2> descriptors() const { return {mover_.descriptor(), mover_.pagemap()}; }
   void set_budget(RamBudget& budget) { budget_ = &budget; }
-  void set_window_syscall(WindowSyscall call);
+  void set_window_syscall(WindowSyscall call) { mover_.set_window_syscall(call); }
 
   // Kernel fork (rule 3). The engine is quiescent and all its locks are the caller's.
   /// Lets the next fork copy window and pool, and makes the window PROT_NONE so that accesses in the child (and by
@@ -173,37 +177,45 @@ class HostMachine final : public PhysicalMemory, public PmapSystem {
  private:
   friend class HostPmap;
   static constexpr unsigned kPmaps = 64;
-  static constexpr std::uint64_t kBounceRun = 512;   // pages of one bounce buffer
   static constexpr unsigned kBounces = 16;
   static constexpr std::uint64_t kMaxRun = FrameMover::kMaxRun;
 
-  HostMachine(const HostConfig& config, const WindowIndex& index, const FrameTable& frames, const FrameMover& mover,
-              std::byte* bounce, std::atomic<std::uint64_t>* granted);
-  ~HostMachine() = default;
-
-  struct Chunk;      // one call's view of a locked run, in host_machine.cc
+  struct Tables;     // the memory that creation set aside
   class BounceHold;  // a bounce buffer taken for one call
+  class RunLock;     // slots locked for one call
+
+  HostMachine(const HostConfig& config, const Tables& tables, bool use_move);
+  ~HostMachine() = default;
+  static Result<HostMachine*, HostError> start(const HostConfig& config, const Tables& tables, bool use_move);
 
   [[nodiscard]] VirtAddr address(std::uint64_t page) const { return window_.start + to_bytes(PageCount{page}); }
   [[nodiscard]] std::uint64_t page_of(VirtAddr va) const { return (va - window_.start).value() >> kPageShift; }
-  [[nodiscard]] bool pinned_or_withdraw(VirtRange range) const;
+  [[nodiscard]] VirtRange pages_range(std::uint64_t page, std::uint64_t n) const {
+    return {address(page), address(page + n)};
+  }
+  [[nodiscard]] VirtAddr home(FrameNumber f) const { return pool_.start + to_bytes(PageCount{f.value()}); }
+
   PageCount enter_chunk(std::uint64_t page, std::span<const FrameNumber> frames, bool writable);
   std::uint64_t enter_locked(std::uint64_t page, std::span<const FrameNumber> frames, bool writable);
-  bool steal(FrameNumber frame, std::uint64_t keep_page);
+  std::uint64_t reprotect_here(std::uint64_t page, std::span<const FrameNumber> frames, bool writable);
+  std::uint64_t enter_absent(std::uint64_t page, std::span<const FrameNumber> frames, bool writable, bool& all);
   bool bring_home(FrameNumber frame, bool ask_pins);
-  void home_locked(std::uint64_t page, FrameNumber first, std::uint64_t n);
-  std::uint64_t withdraw_run(std::span<const FrameNumber> frames, std::span<bool> refused);
-  void note_writable(std::uint64_t page, std::uint64_t n, FrameNumber first);
+  void home_locked(std::uint64_t page, FrameNumber first, std::uint64_t n, bool* refused = nullptr);
+  std::size_t withdraw_run(std::span<const FrameNumber> frames, std::span<bool> refused);
+  void withdraw_locked(std::uint64_t page, FrameNumber first, std::uint64_t n, bool* refused);
+  void write_protect_locked(std::uint64_t page, std::uint64_t n);
   template <class Visit>
-  void for_each_mapped_run(VirtRange range, Visit visit);
+  void for_each_mapped_run(VirtRange range, bool empties, Visit visit);
   void populate(FrameRun run);
   void gather(FrameRun run, std::byte* to);
+  void protect_again_after_fork();
 
   VirtRange window_;
   VirtRange pool_;
   WindowIndex index_;
   FrameTable frames_;
-  mutable FrameMover mover_;
+  FrameMover mover_;
+  const std::byte* zeros_;
   RamBudget* budget_;
   PinSet* pins_;
   PageStateSink* sink_ = nullptr;
@@ -224,6 +236,7 @@ class HostMachine final : public PhysicalMemory, public PmapSystem {
   std::atomic<std::uint64_t> refused_{0};
   std::atomic<std::uint64_t> stolen_{0};
 
+  std::uint64_t own_bytes_;  // of the tables' mapping, this object included
   std::atomic<std::uint64_t> pmaps_taken_{0};
   alignas(HostPmap) std::byte pmap_places_[kPmaps][sizeof(HostPmap)];
 };

@@ -1,0 +1,350 @@
+// FrameMover: the kernel calls of both transports and what to do when they refuse.
+// Keeps the invariants of frame_mover.h; the numbers of rules are those of live-runtime.md.
+#include "pmap/host/frame_mover.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#include "base/check.h"
+#include "base/raw_syscall.h"
+#include "pmap/host/page_ops.h"
+#include "pmap/host/uffd_abi.h"
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+namespace enchilada {
+namespace {
+
+constexpr std::uint64_t kPresent = std::uint64_t{1} << 63;  // pagemap: in memory
+constexpr std::uint64_t kSwapped = std::uint64_t{1} << 62;  // pagemap: in the kernel's swap
+constexpr unsigned kBusyTries = 64;                         // yields before a page held for I/O counts as pinned
+
+constexpr std::uint64_t bytes(std::uint64_t pages) { return pages << kPageShift; }
+
+long as_arg(const void* p) { return reinterpret_cast<long>(p); }
+
+void yield() { raw_syscall(SYS_sched_yield); }
+
+long direct_syscall(long nr, long a, long b, long c, long d, long e, long f) {
+  return raw_syscall(nr, a, b, c, d, e, f);
+}
+
+/// Moves a descriptor to a number >= lowest, close-on-exec.
+int raise_descriptor(long fd, int lowest) {
+  if (fd < 0 || fd >= lowest) return static_cast<int>(fd);
+  const long high = raw_syscall(SYS_fcntl, fd, F_DUPFD_CLOEXEC, lowest);
+  if (high < 0) return static_cast<int>(fd);
+  raw_syscall(SYS_close, fd);
+  return static_cast<int>(high);
+}
+
+void bump(std::atomic<std::uint64_t>& counter, std::uint64_t by = 1) {
+  counter.fetch_add(by, std::memory_order_relaxed);
+}
+
+}  // namespace
+
+/// Room for up to `wanted` pages (at least one) to exist twice; waits for it. Keeps the bound on memory hard.
+class FrameMover::Slack {
+ public:
+  Slack(FrameMover& mover, std::uint64_t wanted) : mover_(mover) {
+    for (;;) {
+      std::uint64_t have = mover_.slack_free_.load(std::memory_order_relaxed);
+      taken_ = have < wanted ? have : wanted;
+      if (taken_ == 0) {
+        yield();
+      } else if (mover_.slack_free_.compare_exchange_weak(have, have - taken_, std::memory_order_acquire)) {
+        return;
+      }
+    }
+  }
+  ~Slack() { mover_.slack_free_.fetch_add(taken_, std::memory_order_release); }
+  Slack(const Slack&) = delete;
+  Slack& operator=(const Slack&) = delete;
+  [[nodiscard]] std::uint64_t pages() const { return taken_; }
+
+ private:
+  FrameMover& mover_;
+  std::uint64_t taken_ = 0;
+};
+
+FrameMover::FrameMover(const Setup& setup)
+    : window_(setup.window),
+      pool_(setup.pool),
+      zeros_(setup.zeros),
+      use_move_(setup.use_move),
+      window_syscall_(setup.window_syscall != nullptr ? setup.window_syscall : direct_syscall),
+      slack_free_(setup.copy_slack) {}
+
+long FrameMover::register_range(VirtRange range, std::uint64_t mode) noexcept {
+  uffd::Register request{{range.start.value(), range.size().value()}, mode, 0};
+  return raw_syscall(SYS_ioctl, fd_, uffd::kIoctlRegister, as_arg(&request));
+}
+
+long FrameMover::open(int lowest) noexcept {
+  const long fd = raw_syscall(SYS_userfaultfd, O_CLOEXEC | uffd::kUserModeOnly);
+  if (fd < 0) return fd;
+  fd_ = raise_descriptor(fd, lowest);
+  uffd::Api api{uffd::kApi, uffd::kFeatureSigbus | uffd::kFeaturePagefaultFlagWp, 0};
+  if (use_move_) api.features |= uffd::kFeatureMove;
+  long result = raw_syscall(SYS_ioctl, fd_, uffd::kIoctlApi, as_arg(&api));
+  if (result == 0) result = register_range(window_, uffd::kRegisterMissing | uffd::kRegisterWp);
+  // The pool is not MISSING-registered, so that the kernel zero-fills a home slot when the engine touches it.
+  if (result == 0) result = register_range(pool_, uffd::kRegisterWp);
+  if (result < 0) {
+    close();
+    return result;
+  }
+  const long pagemap =
+      raw_syscall(SYS_openat, AT_FDCWD, as_arg("/proc/self/pagemap"), O_RDONLY | O_CLOEXEC);
+  pagemap_ = pagemap < 0 ? -1 : raise_descriptor(pagemap, lowest);
+  return 0;
+}
+
+void FrameMover::close() noexcept {
+  if (fd_ >= 0) raw_syscall(SYS_close, fd_);
+  if (pagemap_ >= 0) raw_syscall(SYS_close, pagemap_);
+  fd_ = pagemap_ = -1;
+}
+
+long FrameMover::call_on(std::uint64_t address, long nr, std::uint64_t b, std::uint64_t c) const noexcept {
+  const auto a1 = static_cast<long>(address), a2 = static_cast<long>(b), a3 = static_cast<long>(c);
+  return window_.contains(VirtAddr{address}) ? window_syscall_(nr, a1, a2, a3, 0, 0, 0) : raw_syscall(nr, a1, a2, a3);
+}
+
+void FrameMover::drop(std::uint64_t at, std::uint64_t pages) noexcept {
+  bump(counters_.drops);
+  long result = 0;
+  while ((result = call_on(at, SYS_madvise, bytes(pages), MADV_DONTNEED)) == -EAGAIN) yield();
+  CHECK(result == 0, at, static_cast<std::uint64_t>(-result));
+}
+
+// Presence. /proc may be missing in a container; mincore() then answers the same for memory that is not swapped out.
+void FrameMover::read_presence(std::uint64_t at, std::uint64_t pages, bool* there) const noexcept {
+  std::uint64_t entries[kMaxRun];
+  const long want = static_cast<long>(pages * sizeof(std::uint64_t));
+  const long offset = static_cast<long>((at >> kPageShift) * sizeof(std::uint64_t));
+  if (pagemap_ >= 0 && raw_syscall(SYS_pread64, pagemap_, as_arg(entries), want, offset) == want) {
+    for (std::uint64_t i = 0; i < pages; ++i) there[i] = (entries[i] & (kPresent | kSwapped)) != 0;
+    return;
+  }
+  auto* vec = reinterpret_cast<unsigned char*>(entries);
+  const long result = call_on(at, SYS_mincore, bytes(pages), reinterpret_cast<std::uint64_t>(vec));
+  CHECK(result == 0, at, static_cast<std::uint64_t>(-result));
+  for (std::uint64_t i = 0; i < pages; ++i) there[i] = (vec[i] & 1) != 0;
+}
+
+bool FrameMover::present(VirtAddr at) const noexcept {
+  bool there = false;
+  read_presence(at.value(), 1, &there);
+  return there;
+}
+
+// Rule 2: after an error of MOVE only the page tables say what happened. Leading pages that are at dst and gone
+// from src have moved.
+std::uint64_t FrameMover::moved_prefix(std::uint64_t dst, std::uint64_t src, std::uint64_t pages) const noexcept {
+  bool at_dst[kMaxRun];
+  bool at_src[kMaxRun];
+  read_presence(dst, pages, at_dst);
+  read_presence(src, pages, at_src);
+  std::uint64_t n = 0;
+  while (n < pages && at_dst[n] && !at_src[n]) ++n;
+  return n;
+}
+
+std::uint64_t FrameMover::move(std::uint64_t dst, std::uint64_t src, std::uint64_t pages, bool may_touch,
+                               long& error) noexcept {
+  std::uint64_t done = 0;
+  unsigned touched = 0;  // tries on the page that stands first now
+  error = 0;
+  while (done < pages) {
+    uffd::Move request{dst + bytes(done), src + bytes(done), bytes(pages - done), 0, 0};
+    bump(counters_.moves);
+    const long result = raw_syscall(SYS_ioctl, fd_, uffd::kIoctlMove, as_arg(&request));
+    if (result == 0) return pages;
+    bump(counters_.reconciled);
+    const std::uint64_t moved = moved_prefix(request.dst, request.src, pages - done);
+    done += moved;
+    if (moved > 0) touched = 0;
+    if (moved > 0 || done == pages) continue;
+    if (result == -EAGAIN) {
+      yield();
+    } else if (result == -EEXIST && touched++ < 4) {
+      // The caller holds the slot and nothing of ours is mapped there: a marker or a leftover (rule 13).
+      drop(request.dst, 1);
+    } else if (result == -EBUSY && may_touch && touched++ < 2) {
+      // Shared with a forked process, even one that is gone: a write gives us a page of our own.
+      touch_for_write(request.src);
+      bump(counters_.unshared);
+    } else {
+      error = result;
+      return done;
+    }
+  }
+  return done;
+}
+
+std::uint64_t FrameMover::copy_in(std::uint64_t va, std::uint64_t from, std::uint64_t pages, bool writable) noexcept {
+  std::uint64_t done = 0;
+  unsigned dropped = 0;
+  while (done < pages) {
+    uffd::Copy request{va + bytes(done), from + bytes(done), bytes(pages - done), writable ? 0 : uffd::kCopyWp, 0};
+    bump(counters_.copies);
+    const long result = raw_syscall(SYS_ioctl, fd_, uffd::kIoctlCopy, as_arg(&request));
+    if (result == 0) return pages;
+    if (request.copy > 0) {
+      done += static_cast<std::uint64_t>(request.copy) >> kPageShift;
+      dropped = 0;
+    } else if (result == -EAGAIN) {
+      yield();
+    } else if (result == -EEXIST && dropped++ < 4) {
+      drop(request.dst, 1);
+    } else {
+      return done;  // no memory (a cgroup's limit), or the process is going: the access faults again
+    }
+  }
+  return done;
+}
+
+std::uint64_t FrameMover::enter_zero(VirtAddr va, std::uint64_t pages, bool writable) noexcept {
+  std::uint64_t done = 0;
+  while (done < pages) {
+    const std::uint64_t n = pages - done < kMaxRun ? pages - done : kMaxRun;
+    const std::uint64_t got = copy_in(va.value() + bytes(done), reinterpret_cast<std::uint64_t>(zeros_), n, writable);
+    done += got;
+    if (got < n) break;
+  }
+  return done;
+}
+
+// COPY in write-protect mode is atomic; the home copy goes after it. Until then the page exists twice.
+std::uint64_t FrameMover::enter_by_copy(std::uint64_t va, std::uint64_t home, std::uint64_t pages,
+                                        bool writable) noexcept {
+  std::uint64_t done = 0;
+  while (done < pages) {
+    const Slack room(*this, pages - done < kCopyRun ? pages - done : kCopyRun);
+    const std::uint64_t got = copy_in(va + bytes(done), home + bytes(done), room.pages(), writable);
+    if (got > 0) drop(home + bytes(done), got);
+    done += got;
+    if (got < room.pages()) break;
+  }
+  return done;
+}
+
+std::uint64_t FrameMover::enter(VirtAddr va, VirtAddr home, std::uint64_t pages, bool writable) noexcept {
+  if (!use_move_ || !writable) return enter_by_copy(va.value(), home.value(), pages, writable);
+  std::uint64_t done = 0;
+  while (done < pages) {
+    const std::uint64_t to = va.value() + bytes(done), from = home.value() + bytes(done);
+    long error = 0;
+    const std::uint64_t moved = move(to, from, pages - done, /*may_touch=*/true, error);
+    done += moved;
+    if (error == 0) continue;
+    const std::uint64_t at = va.value() + bytes(done);
+    // ENOENT: home has no memory, so it reads as zeros. Anything else (EBUSY: held for I/O; EINVAL: unlike VMAs,
+    // rule 9): copy this one page and go on moving.
+    const std::uint64_t got = error == -ENOENT ? enter_zero(VirtAddr{at}, 1, true)
+                                               : enter_by_copy(at, home.value() + bytes(done), 1, true);
+    bump(counters_.fallbacks);
+    if (got == 0) break;
+    ++done;
+  }
+  return done;
+}
+
+// Write protection first: racing writers fault and wait for the busy page, so what is copied is final (rule 1).
+void FrameMover::leave_by_copy(std::uint64_t va, std::uint64_t home, std::uint64_t pages, bool writable) noexcept {
+  std::uint64_t done = 0;
+  while (done < pages) {
+    const Slack room(*this, pages - done < kCopyRun ? pages - done : kCopyRun);
+    const std::uint64_t n = room.pages();
+    if (writable) set_writable(VirtAddr{va + bytes(done)}, n, false);
+    populate_home(VirtAddr{home + bytes(done)}, n);
+    copy_pages(home + bytes(done), va + bytes(done), n);
+    drop(va + bytes(done), n);
+    done += n;
+  }
+}
+
+std::uint64_t FrameMover::leave(VirtAddr va, VirtAddr home, std::uint64_t pages, bool writable,
+                                bool patient) noexcept {
+  if (!use_move_) {
+    leave_by_copy(va.value(), home.value(), pages, writable);
+    return pages;
+  }
+  std::uint64_t done = 0;
+  unsigned tries = 0;
+  while (done < pages) {
+    long error = 0;
+    const std::uint64_t moved =
+        move(home.value() + bytes(done), va.value() + bytes(done), pages - done, /*may_touch=*/writable, error);
+    done += moved;
+    if (moved > 0) tries = 0;
+    if (error == 0) continue;
+    if (error == -ENOENT) {  // somebody discarded the page behind our back: it reads as zeros
+      ++done;
+      continue;
+    }
+    if (error == -EBUSY && writable && tries++ < kBusyTries) {  // the kernel holds it for I/O; usually not for long
+      yield();
+      continue;
+    }
+    if (error == -EBUSY && writable && !patient) return done;
+    bump(counters_.fallbacks);
+    leave_by_copy(va.value() + bytes(done), home.value() + bytes(done), 1, writable);
+    ++done;
+  }
+  return done;
+}
+
+void FrameMover::set_writable(VirtAddr va, std::uint64_t pages, bool writable) noexcept {
+  uffd::WriteProtect request{{va.value(), bytes(pages)}, writable ? 0 : uffd::kWriteProtectOn};
+  bump(counters_.protects);
+  long result = 0;
+  while ((result = raw_syscall(SYS_ioctl, fd_, uffd::kIoctlWriteProtect, as_arg(&request))) == -EAGAIN) yield();
+  CHECK(result == 0, va.value(), static_cast<std::uint64_t>(-result));
+}
+
+void FrameMover::drop_home(VirtAddr home, std::uint64_t pages) noexcept { drop(home.value(), pages); }
+
+void FrameMover::populate_home(VirtAddr home, std::uint64_t pages) noexcept {
+  if (pages > 1 && call_on(home.value(), SYS_madvise, bytes(pages), MADV_POPULATE_WRITE) == 0) return;
+  for (std::uint64_t i = 0; i < pages; ++i) touch_for_write(home.value() + bytes(i));
+}
+
+void FrameMover::advise(VirtRange range, int advice) noexcept {
+  const long result = call_on(range.start.value(), SYS_madvise, range.size().value(), static_cast<unsigned>(advice));
+  CHECK(result == 0, range.start.value(), static_cast<std::uint64_t>(-result));
+}
+
+void FrameMover::allow_fork() noexcept {
+  advise(window_, MADV_DOFORK);
+  advise(pool_, MADV_DOFORK);
+}
+
+void FrameMover::forbid_fork() noexcept {
+  advise(window_, MADV_DONTFORK);
+  advise(pool_, MADV_DONTFORK);
+}
+
+void FrameMover::forbid_access() noexcept {
+  const long result = call_on(window_.start.value(), SYS_mprotect, window_.size().value(), PROT_NONE);
+  CHECK(result == 0, static_cast<std::uint64_t>(-result));
+}
+
+void FrameMover::allow_access() noexcept {
+  const long result = call_on(window_.start.value(), SYS_mprotect, window_.size().value(), PROT_READ | PROT_WRITE);
+  CHECK(result == 0, static_cast<std::uint64_t>(-result));
+}
+
+MoverStats FrameMover::stats() const {
+  const auto get = [](const std::atomic<std::uint64_t>& c) { return c.load(std::memory_order_relaxed); };
+  return {get(counters_.moves),      get(counters_.copies),   get(counters_.protects), get(counters_.drops),
+          get(counters_.reconciled), get(counters_.unshared), get(counters_.fallbacks)};
+}
+
+}  // namespace enchilada
