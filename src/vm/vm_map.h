@@ -1,9 +1,10 @@
 // VmMap: the entries of one address space, in a balanced tree with the largest free gap per subtree.
 //
-// DRAFT OF THE SEAM (what vm_fault, the runtime and the tests call); the owner of this file completes it.
 // Reference: freebsd-vm.md §1.3 and §3. Every operation is O(log n) plus the entries it changes.
-// Lock: map.lock() (rank kMap); timestamp() grows at every exclusive acquire. Object references are dropped only
-// after the map is unlocked.
+// Lock: one shared lock inside (rank kMap); timestamp() grows at every exclusive acquire. Object references are
+// dropped only after the map is unlocked. Ranges must be page aligned, not empty and within bounds(): otherwise
+// kInvalidArgument (alignment, empty) or kInvalidAddress (bounds). An operation that fails has changed nothing,
+// unless it says otherwise.
 #pragma once
 
 #include <memory>
@@ -24,7 +25,11 @@ class VmObject;
 /// the addresses taken and never faults them.
 enum class EntryKind : std::uint8_t { kObject, kGuard, kForeign };
 
+/// Who wires. The user's wiring (mlock) does not nest; the system's (memory that a system call is using) does.
+enum class WireKind : std::uint8_t { kSystem, kUser };
+
 struct MapEntry;  // vm_map_entry.h
+struct MapEntryZone;
 
 /// What a fault needs to know about an address; valid while the map is locked (shared) or timestamp is unchanged.
 struct MapLookup {
@@ -42,7 +47,10 @@ class VmMap {
  public:
   /// An empty map over `bounds`, with its own pmap.
   static std::unique_ptr<VmMap> create(VmSystem& system, VirtRange bounds);
+  /// The map must not be in use any more; unmaps everything.
   ~VmMap();
+  VmMap(const VmMap&) = delete;
+  VmMap& operator=(const VmMap&) = delete;
 
   struct MapRequest {
     ByteCount length;
@@ -55,17 +63,27 @@ class VmMap {
     enum class Placement : std::uint8_t { kAnywhere, kFixedReplace, kFixedExclusive } placement = Placement::kAnywhere;
   };
   /// mmap: finds room (or replaces / refuses), inserts an anonymous zero-fill entry (no object yet), merges.
+  /// The length is rounded up to pages. Anywhere: the lowest fit at or above the hint, else kNoSpace.
   KernReturn map(const MapRequest& request, VirtAddr* address);
 
-  /// munmap: holes are fine. protect: all or nothing. advise/inherit/wire as §3.
+  /// munmap; holes are fine. Wired memory is unwired first.
   KernReturn remove(VirtRange range);
+  /// mprotect, all or nothing: a hole is kInvalidAddress, rights beyond an entry's maximum kProtectionFailure, and
+  /// then nothing has changed. Guards and foreign entries are skipped. More rights are given lazily, by faults.
   KernReturn protect(VirtRange range, Prot prot);
+  /// minherit; holes are skipped, kZero has no effect on guards and foreign entries.
   KernReturn inherit(VirtRange range, Inherit inherit);
+  /// madvise; holes, guards and foreign entries are skipped. kDiscard refuses wired memory (kInvalidArgument); on an
+  /// entry that is inherited by sharing it drops mappings only, as for Linux's shared memory.
   KernReturn advise(VirtRange range, Advice advice);
-  KernReturn wire(VirtRange range);
-  KernReturn unwire(VirtRange range);
+  /// mlock/munlock. wire: holes and inaccessible entries are kInvalidAddress; all or nothing. unwire: does what it can;
+  /// kInvalidAddress when there was a hole.
+  KernReturn wire(VirtRange range, WireKind kind = WireKind::kSystem);
+  KernReturn unwire(VirtRange range, WireKind kind = WireKind::kSystem);
   /// mremap: moves the entries of `from` (no hole allowed) to `to` (same length or longer; the tail is new zero-fill
   /// memory); contents move with their objects, nothing is copied. keep_source leaves fresh zero-fill memory behind.
+  /// What lies in `to` is unmapped first. The ranges may not overlap, except that equal starts mean growth in place
+  /// (the tail must be free then: kNoSpace). Foreign entries cannot move (kInvalidArgument).
   KernReturn remap(VirtRange from, VirtRange to, bool keep_source);
   /// Is [range] free of entries / fully covered?
   [[nodiscard]] bool is_free(VirtRange range);
@@ -77,6 +95,7 @@ class VmMap {
   /// fork(2): a new map in the same VmSystem with what each entry's inheritance says (§1.3). Null: resources.
   [[nodiscard]] std::unique_ptr<VmMap> fork();
 
+  /// Rights: writing needs kWrite, reading any right at all (as on x86: what is writable or executable is readable).
   /// For vm_fault: finds the entry, resolves needs-copy for writes (creating the shadow), creates a missing object.
   /// kSuccess leaves the map locked SHARED (the caller unlocks with unlock_shared()); anything else leaves it
   /// unlocked. Guard/foreign/hole: kInvalidAddress. Access not allowed: kProtectionFailure.
@@ -94,13 +113,15 @@ class VmMap {
     Prot max_prot;
     Inherit inherit;
     bool needs_copy;
+    Advice advice;
     unsigned wired_count;
     VmObject* object;
     PageIndex offset;
   };
   void for_each_entry(FunctionRef<void(const EntryView&)> visit);
 
-  /// Process fork support (runtime): take/release the map lock exclusively around a kernel fork.
+  /// Process fork support (runtime): take/release the map lock exclusively around a kernel fork, when no operation is
+  /// half done by another thread (wiring, dropping references). The child may unlock what the parent's thread locked.
   void lock_for_process_fork();
   void unlock_after_process_fork();
 
@@ -114,9 +135,10 @@ class VmMap {
   void validate();
 
  private:
-  VmMap();
+  VmMap() = default;
+  static std::unique_ptr<VmMap> create_with(VmSystem& system, VirtRange bounds, std::shared_ptr<MapEntryZone> zone);
   struct Impl;
-  Impl* impl_;
+  Impl* impl_ = nullptr;
 };
 
 }  // namespace enchilada

@@ -1,0 +1,60 @@
+// MapEntry: one contiguous range of an address space with one set of attributes; and where entries come from.
+//
+// Invariants: start < end, page aligned (except the header, see vm_map_tree.h); guards and foreign entries have no
+// object; needs_copy implies an object and that the pmap holds no writable mapping of the range; an entry in
+// transition is not clipped, merged, moved, changed or freed by anybody but the thread that set the mark.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "base/arena.h"
+#include "vm/vm_map.h"
+#include "vm/vm_types.h"
+
+namespace enchilada {
+
+class VmObject;
+
+struct MapEntry {
+  // In-order neighbours; the header closes the circle.
+  MapEntry* prev = nullptr;
+  MapEntry* next = nullptr;
+  VirtAddr start;
+  VirtAddr end;
+  std::uint64_t gap = 0;  // free bytes between prev->end and start
+
+  // Links of the index (vm_map_tree.h); only the index touches them.
+  MapEntry* left = nullptr;
+  MapEntry* right = nullptr;
+  MapEntry* parent = nullptr;
+  std::uint64_t max_gap = 0;  // largest gap in the subtree
+  std::uint8_t height = 0;
+
+  EntryKind kind = EntryKind::kObject;
+  Prot prot = Prot::kNone;
+  Prot max_prot = Prot::kNone;
+  Inherit inherit = Inherit::kCopy;
+  Advice advice = Advice::kNormal;  // kNormal, kSequential or kRandom
+  bool needs_copy = false;
+  bool user_wired = false;     // one of wired_count is mlock's, which does not nest
+  bool in_transition = false;  // a thread works on it with the map unlocked
+  bool raised = false;         // the wire() in progress has raised wired_count
+  std::uint32_t wired_count = 0;
+  VmObject* object = nullptr;
+  PageIndex offset;
+
+  [[nodiscard]] VirtRange range() const { return {start, end}; }
+  [[nodiscard]] PageCount pages() const { return to_pages(end - start); }
+  /// Page of the object at `address` (inside the entry).
+  [[nodiscard]] PageIndex index_of(VirtAddr address) const { return offset + to_pages(address - start); }
+};
+
+/// The slab that a map and the maps forked from it take their entries from. Shared, because a slab never gives its
+/// memory back: a slab per map would leak arena with each fork.
+struct MapEntryZone {
+  explicit MapEntryZone(Arena& arena) : slab(arena, 64) {}
+  Slab<MapEntry> slab;
+};
+
+}  // namespace enchilada

@@ -1,0 +1,127 @@
+// fork(2) of an address space, lazily: no page is copied and, for private memory, no object made.
+// Invariant: an entry that is copied on write is marked needs-copy on both sides, and neither pmap holds a writable
+// mapping of it from then on; the shadows appear at the first write of each side (lookup()).
+#include "base/check.h"
+#include "vm/vm_fault.h"
+#include "vm/vm_map_impl.h"
+#include "vm/vm_object.h"
+
+namespace enchilada {
+namespace {
+
+bool copied_at_once(const MapEntry& entry) {
+  return entry.object != nullptr && entry.inherit == Inherit::kCopy && entry.wired_count != 0 &&
+         allows(entry.prot, Prot::kWrite);
+}
+
+}  // namespace
+
+bool VmMap::Impl::share_with_child(MapEntry* entry, MapEntry* copy) {
+  if (!ensure_object(entry)) return false;
+  if (entry->needs_copy) {  // now, so that both share the shadow rather than make one each
+    if (!objects().shadow(&entry->object, &entry->offset, entry->pages())) return false;
+    entry->needs_copy = false;
+  }
+  objects().clear_one_mapping(*entry->object);
+  objects().reference(*entry->object);
+  copy->object = entry->object;
+  copy->offset = entry->offset;
+  return true;
+}
+
+bool VmMap::Impl::copy_on_write_with_child(MapEntry* entry, MapEntry* copy) {
+  if (entry->object == nullptr) return true;
+  if (!entry->needs_copy) {
+    // A clipped entry of an object that only this map shows: its range becomes an object, so that the parts' fates
+    // are separate. Where that fails sharing the whole object is right too, only less tidy.
+    (void)objects().split(&entry->object, &entry->offset, entry->pages());
+    objects().prepare_for_copy(*entry->object);
+  }
+  objects().reference(*entry->object);
+  entry->needs_copy = true;
+  copy->object = entry->object;
+  copy->offset = entry->offset;
+  copy->needs_copy = true;
+  return true;
+}
+
+// Wired writable memory must stay where it is for the parent, so the parent is not marked: it goes on writing into the
+// object, and the child's pages are copied at once (finish_fork), as FreeBSD does. The mark is `raised`.
+bool VmMap::Impl::copy_wired_with_child(MapEntry* entry, MapEntry* copy) {
+  CHECK(entry->object != nullptr);
+  objects().clear_one_mapping(*entry->object);
+  objects().reference(*entry->object);
+  copy->object = entry->object;
+  copy->offset = entry->offset;
+  copy->needs_copy = true;
+  copy->raised = true;
+  return true;
+}
+
+bool VmMap::Impl::fork_entry(MapEntry* entry, Impl& child) NO_THREAD_SAFETY_ANALYSIS {
+  if (entry->inherit == Inherit::kNone) return true;
+  MapEntry* const copy = child.new_entry();
+  if (copy == nullptr) return false;
+  copy->start = entry->start;
+  copy->end = entry->end;
+  copy->kind = entry->kind;
+  copy->prot = entry->prot;
+  copy->max_prot = entry->max_prot;
+  copy->inherit = entry->inherit;
+  copy->advice = entry->advice;
+  bool done = true;
+  if (entry->kind == EntryKind::kObject && entry->inherit != Inherit::kZero) {
+    done = entry->inherit == Inherit::kShare ? share_with_child(entry, copy)
+           : copied_at_once(*entry)          ? copy_wired_with_child(entry, copy)
+                                             : copy_on_write_with_child(entry, copy);
+  }
+  if (!done) {
+    child.free_entry(copy);
+    return false;
+  }
+  child.link(child.entries.header()->prev, copy);
+  return true;
+}
+
+bool VmMap::Impl::finish_fork() {
+  {
+    // Nobody else knows the child, so its entries stay; only lookup() gives them objects meanwhile.
+    for (MapEntry* e = entries.first(); e != entries.header(); e = e->next) {
+      if (!e->raised) continue;
+      e->raised = false;
+      for (VirtAddr at = e->start; at < e->end; at = at + ByteCount{kPageSize}) {
+        if (vm_fault(self, at, Access::kWrite) != FaultResult::kResolved) return false;
+      }
+    }
+  }
+  Writer writer(*this);
+  simplify(bounds, writer);
+  return true;
+}
+
+// The child is reachable by nobody else yet, so its lock is not taken (two maps' locks have no order).
+std::unique_ptr<VmMap> VmMap::Impl::fork() NO_THREAD_SAFETY_ANALYSIS {
+  std::unique_ptr<VmMap> child = VmMap::create_with(system, bounds, zone);
+  if (child == nullptr) return nullptr;
+  bool done = true;
+  {
+    Writer writer(*this);
+    writer.wait_until_stable(bounds);
+    RangeRuns no_write([this](VirtRange run) { pmap->protect(run, without(Prot::kAll, Prot::kWrite)); });
+    RangeRuns inherited([&](VirtRange run) { child->impl_->pmap->copy_from(*pmap, run); });
+    for (MapEntry* e = entries.first(); done && e != entries.header(); e = e->next) {
+      const bool copied = e->inherit == Inherit::kCopy && e->object != nullptr && !copied_at_once(*e);
+      const bool was_private = copied && !e->needs_copy && allows(e->prot, Prot::kWrite);
+      done = fork_entry(e, *child->impl_);
+      if (was_private && e->needs_copy) no_write.add(e->range());
+      if (done && (copied || (e->inherit == Inherit::kShare && e->object != nullptr))) inherited.add(e->range());
+    }
+    no_write.done();
+    inherited.done();
+    simplify(bounds, writer);
+  }
+  if (!done || !child->impl_->finish_fork()) return nullptr;
+  return child;
+}
+
+}  // namespace enchilada

@@ -1,0 +1,56 @@
+// mprotect and minherit.
+// Invariant: protect() checks everything before it changes anything; it takes rights from the pmap at once and gives
+// them lazily (the next fault enters them).
+#include "vm/vm_map_impl.h"
+
+namespace enchilada {
+
+KernReturn VmMap::Impl::check_protect(VirtRange range, Prot prot, bool* changes) {
+  *changes = false;
+  if (!covered(range)) return KernReturn::kInvalidAddress;
+  for (MapEntry* e = entries.first_ending_after(range.start); e != entries.header() && e->start < range.end;
+       e = e->next) {
+    if (e->kind != EntryKind::kObject) continue;
+    if (!allows(e->max_prot, prot)) return KernReturn::kProtectionFailure;
+    if (e->prot != prot) *changes = true;
+  }
+  return KernReturn::kSuccess;
+}
+
+KernReturn VmMap::Impl::protect(VirtRange range, Prot prot) {
+  if (const KernReturn bad = check_range(range); bad != KernReturn::kSuccess) return bad;
+  if (!allows(Prot::kAll, prot)) return KernReturn::kInvalidArgument;
+  Writer writer(*this);
+  writer.wait_until_stable(range);
+  bool changes = false;
+  const KernReturn verdict = check_protect(range, prot, &changes);
+  if (verdict != KernReturn::kSuccess || !changes) return verdict;
+  if (!clip(range, writer)) return KernReturn::kResourceShortage;
+  {
+    RangeRuns reduced([&](VirtRange run) { pmap->protect(run, pmap_prot(prot)); });
+    for (MapEntry* e = entries.first_ending_after(range.start); e != entries.header() && e->start < range.end;
+         e = e->next) {
+      if (e->kind != EntryKind::kObject) continue;
+      if (e->object != nullptr && without(e->prot, prot) != Prot::kNone) reduced.add(e->range());
+      e->prot = prot;
+    }
+  }
+  simplify(range, writer);
+  return KernReturn::kSuccess;
+}
+
+KernReturn VmMap::Impl::inherit(VirtRange range, Inherit how) {
+  if (const KernReturn bad = check_range(range); bad != KernReturn::kSuccess) return bad;
+  Writer writer(*this);
+  writer.wait_until_stable(range);
+  if (!clip(range, writer)) return KernReturn::kResourceShortage;
+  for (MapEntry* e = entries.first_ending_after(range.start); e != entries.header() && e->start < range.end;
+       e = e->next) {
+    if (how == Inherit::kZero && e->kind != EntryKind::kObject) continue;
+    e->inherit = how;
+  }
+  simplify(range, writer);
+  return KernReturn::kSuccess;
+}
+
+}  // namespace enchilada
