@@ -58,9 +58,11 @@ class ProcessTree {
   ProcessTree& operator=(const ProcessTree&) = delete;
 
   // ---- The launcher ----
-  /// Makes the segment. `descriptor` is where it should end up: a free high number (see swap_file.h), inherited.
+  /// Makes the segment, with an inheritable descriptor: `descriptor` if that is not negative.
   TreeStatus create(const TreeConfig& config, int descriptor) noexcept;
-  /// Writes the value of kTreeVariable. Returns its length; 0 when the buffer is too small (64 suffices).
+  /// Notes that the segment's descriptor was moved to another number (before any child is made).
+  void set_descriptor(int descriptor) noexcept { header_->segment_descriptor = descriptor; }
+  /// Writes the value of kTreeVariable. Returns its length; 0 when the buffer is too small (128 suffice).
   std::size_t environment(std::span<char> buffer) const noexcept;
 
   // ---- Joining ----

@@ -1,0 +1,129 @@
+// The command line of `enchilada`: what it takes, and how it says no. The only file that includes CLI11.
+//
+// Invariant: a bad argument gives exactly one line on standard error and status 2.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdio>
+#include <exception>
+#include <memory>
+#include <string>
+
+#include "cli/doctor.h"
+#include "cli/run_command.h"
+#include "cli/settings.h"
+#include "cli/sizes.h"
+#include "cli/user_error.h"
+
+#ifndef ENCHILADA_VERSION
+#define ENCHILADA_VERSION "0.1.0"
+#endif
+
+namespace enchilada::cli {
+namespace {
+
+constexpr char kExamples[] = R"(Examples:
+  enchilada run --ram 128M -- sqlite3 big.db 'select count(*) from t'
+  enchilada run --ram 1.5G --swap /mnt/fast:64G --stats run.json -- sort -S 4G huge.txt
+  enchilada doctor
+
+Sizes: 64K 128M 4G 1.5G 1T. The exit status is the program's, 128 + signal when a signal ended it,
+2 for a bad argument, 126 or 127 when the program cannot be executed or found.)";
+
+struct Arguments {
+  RunOptions run;
+  std::string ram;
+};
+
+/// CLI11 does not know of the program behind the options.
+class RunFormatter : public CLI::Formatter {
+ public:
+  std::string make_usage(const CLI::App* /*app*/, std::string /*name*/) const override {
+    return "Usage: enchilada run [OPTIONS] -- PROGRAM [ARGUMENTS...]\n";
+  }
+};
+
+void add_run(CLI::App& app, Arguments* a) {
+  CLI::App* run = app.add_subcommand("run", "Run a program, and all its children, in a bounded amount of memory");
+  run->add_option("--ram", a->ram, "Memory for the program and its children together (default: half of what is available)")
+      ->type_name("SIZE");
+  run->add_option("--swap", a->run.swap,
+                  "Where to page out: PATH[:SIZE], a directory (default $ENCHILADA_SWAP_DIR or /var/tmp), a file or a "
+                  "block device; may be repeated")
+      ->type_name("SPEC")
+      ->allow_extra_args(false);
+  run->add_option("--stats", a->run.stats_file, "Write all counters to this file as JSON (docs/stats.md)")
+      ->type_name("FILE");
+  run->add_option("--set", a->run.settings, "Choose how a mechanism works; '--set help' lists them; may be repeated")
+      ->type_name("MECHANISM=MODE")
+      ->allow_extra_args(false);
+  run->add_flag("-q,--quiet", a->run.quiet, "No summary at the end");
+  run->add_flag("-v,--verbose", a->run.verbose, "Say more about what is managed");
+  run->add_flag("--force-copy", a->run.force_copy, "Use the transport of older kernels (copy instead of move)");
+  run->prefix_command();
+  run->footer(kExamples);
+  run->formatter(std::make_shared<RunFormatter>());
+}
+
+int do_run(CLI::App& run, Arguments* a) {
+  const auto& settings = a->run.settings;
+  if (std::find(settings.begin(), settings.end(), "help") != settings.end()) {
+    fmt::print("{}", settings_help());
+    return 0;
+  }
+  a->run.command = run.remaining();
+  if (!a->run.command.empty() && a->run.command.front() == "--") a->run.command.erase(a->run.command.begin());
+  if (a->run.command.empty()) throw UserError("run: which program? enchilada run [OPTIONS] -- PROGRAM [ARGUMENTS...]");
+  if (a->run.command.front().starts_with("-")) {
+    throw UserError(fmt::format("run: unknown option {}", a->run.command.front()));
+  }
+  if (run.count("--ram") != 0) {
+    const auto bytes = parse_size(a->ram);
+    if (!bytes) throw UserError(fmt::format("--ram {}: not a size (64K, 128M, 4G, 1.5G)", a->ram));
+    if (*bytes == 0) throw UserError(fmt::format("--ram {}: a program cannot run in no memory", a->ram));
+    a->run.ram_bytes = bytes;
+  }
+  return run_command(a->run);
+}
+
+/// CLI11's texts may have several lines; ours have one.
+std::string one_line(std::string text) {
+  while (!text.empty() && text.back() == '\n') text.pop_back();
+  std::replace(text.begin(), text.end(), '\n', ' ');
+  return text;
+}
+
+int dispatch(int argc, char** argv) {
+  CLI::App app("Enchilada: the whole virtual memory system in user space", "enchilada");
+  app.set_version_flag("--version", std::string("enchilada ") + ENCHILADA_VERSION);
+  app.footer(kExamples);
+  app.require_subcommand(1);
+  Arguments arguments;
+  add_run(app, &arguments);
+  app.add_subcommand("doctor", "What this machine offers, what will be used, and what to change");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& e) {
+    return app.exit(e);
+  } catch (const CLI::ParseError& e) {
+    throw UserError(one_line(e.what()));
+  }
+  if (app.got_subcommand("doctor")) return doctor_command();
+  return do_run(*app.get_subcommand("run"), &arguments);
+}
+
+}  // namespace
+}  // namespace enchilada::cli
+
+int main(int argc, char** argv) {
+  try {
+    return enchilada::cli::dispatch(argc, argv);
+  } catch (const enchilada::cli::UserError& e) {
+    fmt::print(stderr, "enchilada: {}\n", e.what());
+    return e.status();
+  } catch (const std::exception& e) {
+    fmt::print(stderr, "enchilada: {}\n", e.what());
+    return enchilada::cli::kStatusUsage;
+  }
+}

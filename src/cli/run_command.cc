@@ -1,0 +1,177 @@
+// The steps of `enchilada run`: check everything, make the tree, run the program, tell.
+#include "cli/run_command.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <climits>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+
+#include "cli/launch.h"
+#include "cli/program_check.h"
+#include "cli/settings.h"
+#include "cli/swap_file.h"
+#include "cli/system_info.h"
+#include "cli/tree_report.h"
+#include "cli/user_error.h"
+#include "observe/run_report.h"
+#include "runtime/tree/process_tree.h"
+#include "runtime/tree/tree_words.h"
+
+namespace enchilada::cli {
+namespace {
+
+/// What one process needs to get from fault to fault: its wired pages, a cluster or two, and room to reclaim.
+constexpr std::uint64_t kSmallestRam = std::uint64_t{2} << 20;
+
+/// Closes a descriptor that run does not hand on.
+class OwnedDescriptor {
+ public:
+  explicit OwnedDescriptor(int fd = -1) : fd_(fd) {}
+  ~OwnedDescriptor() {
+    if (fd_ >= 0) close(fd_);
+  }
+  OwnedDescriptor(const OwnedDescriptor&) = delete;
+  OwnedDescriptor& operator=(const OwnedDescriptor&) = delete;
+  [[nodiscard]] int get() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
+std::uint64_t chosen_ram(const RunOptions& options) {
+  const std::uint64_t bytes = options.ram_bytes ? *options.ram_bytes : available_memory() / 2;
+  if (bytes < kSmallestRam) {
+    throw UserError(fmt::format("--ram {}: too small to work; at least {} is needed", human_bytes(bytes),
+                                human_bytes(kSmallestRam)));
+  }
+  const std::uint64_t frames = bytes / kPageSize;
+  if (frames > words::kMaxFrames) {
+    throw UserError(fmt::format("--ram {}: at most {} can be managed", human_bytes(bytes),
+                                human_bytes(words::kMaxFrames * kPageSize)));
+  }
+  return frames;
+}
+
+std::vector<OpenedSwap> open_all(const RunOptions& options) {
+  std::vector<std::string> specs = options.swap;
+  if (specs.empty()) specs.push_back(default_swap_directory());
+  if (specs.size() > kMaxSwapFiles) {
+    throw UserError(fmt::format("--swap: at most {} swap files can be used", kMaxSwapFiles));
+  }
+  std::vector<OpenedSwap> opened;
+  for (const std::string& spec : specs) opened.push_back(open_swap(spec));
+  return opened;
+}
+
+void put_settings(const RunOptions& options, TreeConfig* config) {
+  std::string all;
+  for (const std::string& setting : options.settings) {
+    check_setting(setting);
+    all += setting + "\n";
+  }
+  if (all.size() >= config->settings.size()) throw UserError("--set: too many settings");
+  std::memcpy(config->settings.data(), all.data(), all.size());
+}
+
+TreeConfig make_config(const RunOptions& options, std::uint64_t frames, const std::vector<OpenedSwap>& swap) {
+  TreeConfig config;
+  config.ram_frames = frames;
+  config.transport = options.force_copy ? TransportChoice::kCopy : TransportChoice::kAutomatic;
+  config.verbose = options.verbose ? 1 : 0;
+  config.swap_file_count = static_cast<std::uint32_t>(swap.size());
+  for (std::size_t i = 0; i < swap.size(); ++i) {
+    config.swap_files[i] = {swap[i].descriptor, swap[i].direct ? 1u : 0u, swap[i].bytes / kPageSize};
+    config.swap_blocks += swap[i].bytes / kPageSize;
+  }
+  put_settings(options, &config);
+  return config;
+}
+
+std::vector<std::string> child_environment(const ProcessTree& tree, const std::string& library) {
+  std::array<char, 128> value{};
+  const std::size_t length = tree.environment(value);
+  const char* preload = std::getenv("LD_PRELOAD");
+  const std::string rest = preload != nullptr && *preload != 0 ? fmt::format(":{}", preload) : "";
+  return {fmt::format("{}={}", kTreeVariable, std::string_view(value.data(), length)),
+          fmt::format("LD_PRELOAD={}{}", library, rest)};
+}
+
+std::string base_name(const std::string& path) { return path.substr(path.rfind('/') + 1); }
+
+RunReport make_report(const RunOptions& options, const ProcessTree& tree, const std::vector<OpenedSwap>& swap,
+                      const ChildEnd& end, double seconds) {
+  RunReport report;
+  report.program = base_name(options.command.front());
+  report.exit_status = end.status;
+  report.signal = end.signal;
+  report.seconds = seconds;
+  for (const OpenedSwap& s : swap) report.swap_files.push_back(s.place);
+  gather(tree, &report);
+  return report;
+}
+
+/// Opened before the program runs: a bad path must not cost an hour's run.
+OwnedDescriptor open_stats(const std::string& path) {
+  if (path.empty()) return OwnedDescriptor();
+  const int fd = open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  if (fd < 0) throw UserError(fmt::format("--stats {}: {}", path, std::strerror(errno)));
+  return OwnedDescriptor(fd);
+}
+
+void write_all(int fd, const std::string& text) {
+  for (std::size_t at = 0; at < text.size();) {
+    const ssize_t n = write(fd, text.data() + at, text.size() - at);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return;
+    at += static_cast<std::size_t>(n);
+  }
+}
+
+void tell(const RunOptions& options, const RunReport& report, int stats) {
+  if (stats >= 0) write_all(stats, summary_json(report));
+  if (options.quiet) return;
+  if (report.processes == 0) {
+    write_all(STDERR_FILENO, fmt::format("enchilada: {} was not managed: it did not load enchilada's library"
+                                         " (LD_PRELOAD ignored or cleared)\n", report.program));
+    return;
+  }
+  write_all(STDERR_FILENO, summary_text(report));
+}
+
+}  // namespace
+
+int run_command(const RunOptions& options) {
+  const std::uint64_t frames = chosen_ram(options);
+  const ProgramInfo program = check_program(options.command.front());
+  const std::string library = preload_library();
+  require_usable_host();
+  const std::vector<OpenedSwap> swap = open_all(options);
+  const TreeConfig config = make_config(options, frames, swap);
+  const OwnedDescriptor stats = open_stats(options.stats_file);
+  ProcessTree tree;
+  const TreeStatus made = tree.create(config, -1);
+  if (made != TreeStatus::kOk) throw UserError(describe(made));
+  tree.set_descriptor(move_high(tree.header().segment_descriptor));
+
+  std::vector<std::string> arguments = options.command;
+  std::string path = program.path;
+  if (program.shell_script) {
+    arguments[0] = path;
+    arguments.insert(arguments.begin(), program.interpreter);
+    path = program.interpreter;
+  }
+  const auto began = std::chrono::steady_clock::now();
+  const ChildEnd end = run_child(path, arguments, child_environment(tree, library));
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - began;
+  tree.recover_dead();
+  tell(options, make_report(options, tree, swap, end, took.count()), stats.get());
+  return end.shell_status();
+}
+
+}  // namespace enchilada::cli

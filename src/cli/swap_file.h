@@ -1,0 +1,38 @@
+// Swap files, and descriptors that exec'd children inherit.
+//
+// A swap file never has a name (O_TMPFILE), so nothing is left behind however the tree ends. Descriptors go to high
+// numbers, where programs that count on low ones do not meet them, but not so high that the table costs memory.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace enchilada::cli {
+
+struct OpenedSwap {
+  int descriptor = -1;
+  std::uint64_t bytes = 0;
+  bool direct = false;
+  std::string place;  // for messages: the directory, file or device
+};
+
+/// Moves a descriptor to a high number, without CLOEXEC.
+int move_high(int fd);
+
+/// SPEC is PATH[:SIZE]: a directory (an unnamed file is made in it), a file, or a block device. Throws UserError.
+OpenedSwap open_swap(const std::string& spec);
+/// $ENCHILADA_SWAP_DIR, or /var/tmp.
+std::string default_swap_directory();
+/// Default size on a filesystem with so much space free.
+std::uint64_t default_swap_size(std::uint64_t free_bytes);
+/// What doctor wants to know about a directory: can an unnamed file be made, and opened with O_DIRECT?
+struct SwapPlace {
+  bool usable = false;
+  bool direct = false;
+  std::uint64_t free_bytes = 0;
+  std::string why;
+};
+SwapPlace examine_swap_directory(const std::string& path);
+
+}  // namespace enchilada::cli

@@ -1,0 +1,50 @@
+// Reads the segment; changes nothing in it.
+#include "cli/tree_report.h"
+
+#include <sys/stat.h>
+
+#include "runtime/tree/tree_words.h"
+
+namespace enchilada::cli {
+namespace {
+
+std::uint64_t bytes_in_memory(int descriptor) {
+  struct stat st {};
+  return fstat(descriptor, &st) == 0 ? static_cast<std::uint64_t>(st.st_blocks) * 512 : 0;
+}
+
+std::string transport_name(TransportChoice choice) {
+  switch (choice) {
+    case TransportChoice::kAutomatic:
+      return "automatic";
+    case TransportChoice::kMove:
+      return "move";
+    case TransportChoice::kCopy:
+      return "copy";
+  }
+  return "unknown";
+}
+
+}  // namespace
+
+void gather(const ProcessTree& tree, RunReport* report) {
+  const TreeHeader& header = tree.header();
+  const TreeConfig& config = header.config;
+  report->counters.add(header.ended);
+  for (std::uint32_t i = 0; i < kMaxProcesses; ++i) {
+    const TreeSlot& slot = tree.slot(ProcessSlot{i});
+    if (words::owner_state(slot.owner.load()) == SlotState::kFree) continue;
+    report->counters.add(slot.counters);
+    ++report->processes_alive;
+  }
+  report->processes = header.attached.load();
+  report->ram_bytes = config.ram_frames * kPageSize;
+  report->peak_resident_bytes = header.peak_charge.load() * kPageSize;
+  report->resident_bytes = (config.ram_frames - tree.available().value()) * kPageSize;
+  report->swap_bytes = config.swap_blocks * kPageSize;
+  report->swap_peak_bytes = header.peak_swap.load() * kPageSize;
+  report->segment_bytes = bytes_in_memory(header.segment_descriptor);
+  report->transport = transport_name(config.transport);
+}
+
+}  // namespace enchilada::cli
