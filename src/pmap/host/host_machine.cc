@@ -11,12 +11,25 @@ namespace enchilada {
 
 // --- HostPmap: a view of the window ---------------------------------------------------------------------------------
 
+void HostPmap::widen(VirtRange range) {
+  std::uint64_t low = lowest_.load(std::memory_order_relaxed);
+  while (range.start.value() < low && !lowest_.compare_exchange_weak(low, range.start.value())) {
+  }
+  std::uint64_t high = highest_.load(std::memory_order_relaxed);
+  while (range.end.value() > high && !highest_.compare_exchange_weak(high, range.end.value())) {
+  }
+}
+
 PageCount HostPmap::enter(VirtAddr va, std::span<const FrameNumber> frames, Prot prot, Access, Wiring) {
+  widen({va, va + to_bytes(PageCount{frames.size()})});
   return machine_.enter(va, frames, prot);
 }
 void HostPmap::remove(VirtRange range) { machine_.remove(range); }
 void HostPmap::protect(VirtRange range, Prot prot) { machine_.protect(range, prot); }
-HostPmap::~HostPmap() { machine_.pmaps_taken_.fetch_and(~(std::uint64_t{1} << place_), std::memory_order_release); }
+HostPmap::~HostPmap() {
+  machine_.remove({VirtAddr{lowest_.load()}, VirtAddr{highest_.load()}});
+  machine_.pmaps_taken_.fetch_and(~(std::uint64_t{1} << place_), std::memory_order_release);
+}
 
 std::unique_ptr<Pmap> HostMachine::create_pmap() {
   for (;;) {

@@ -81,7 +81,9 @@ struct HostStats {
 
 class HostMachine;
 
-/// The window's pmap. All pmaps of a HostMachine are views of the one window (a map uses its own part of it).
+/// The window's pmap. All pmaps of a HostMachine are views of the one window (a map uses its own part of it): an
+/// address means the same in all of them. Destroying one removes what lies between the lowest and the highest address
+/// that it ever entered, which the law of the pmap allows whoever else has mappings there.
 class HostPmap final : public Pmap {
  public:
   PageCount enter(VirtAddr va, std::span<const FrameNumber> frames, Prot prot, Access access,
@@ -97,8 +99,11 @@ class HostPmap final : public Pmap {
   HostPmap(HostMachine& machine, unsigned place) : machine_(machine), place_(place) {}
   static void* operator new(std::size_t, void* where) { return where; }
   static void operator delete(void*, void*) {}
+  void widen(VirtRange range);
   HostMachine& machine_;
   unsigned place_;
+  std::atomic<std::uint64_t> lowest_{~std::uint64_t{0}};
+  std::atomic<std::uint64_t> highest_{0};
 };
 
 class HostMachine final : public PhysicalMemory, public PmapSystem {
@@ -151,6 +156,12 @@ class HostMachine final : public PhysicalMemory, public PmapSystem {
   /// Every page of the range is mapped now with the right that `access` needs. Stays true while the range is pinned
   /// (pin first, then ask; for what is not resident take the fault path), unless the program itself unmaps it.
   [[nodiscard]] bool resident(VirtRange range, Access access) const;
+  /// The frame mapped at the address just now, or kNoFrame. A hint unless the caller holds the frame or the map.
+  [[nodiscard]] FrameNumber frame_at(VirtAddr at) const {
+    if (!window_.contains(at)) return kNoFrame;
+    const std::uint32_t slot = index_.settled(page_of(at));
+    return slot == WindowIndex::kEmpty ? kNoFrame : WindowIndex::frame_of(slot);
+  }
   [[nodiscard]] HostStats stats() const;
   /// Descriptors that the program must not close; -1 = none.
   [[nodiscard]] std::array<int, 2> descriptors() const { return {mover_.descriptor(), mover_.pagemap()}; }
