@@ -1,0 +1,191 @@
+// Swap devices: file, memory, and the one that fails on purpose.
+#include "swap/swap_device.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "base/check.h"
+#include "base/raw_syscall.h"
+
+namespace enchilada {
+namespace {
+
+constexpr long kSysPread64 = 17;
+constexpr long kSysPwrite64 = 18;
+constexpr long kSysNanosleep = 35;
+constexpr long kSysPreadv = 295;
+constexpr long kSysPwritev = 296;
+constexpr long kEintr = -4;
+constexpr long kEbadf = -9;
+constexpr long kEagain = -11;
+constexpr long kEnospc = -28;
+constexpr long kEdquot = -122;
+constexpr std::size_t kMaxSlices = 64;  // of one system call; longer lists go in several
+
+std::uint64_t total_bytes(std::span<const IoSlice> slices) {
+  std::uint64_t sum = 0;
+  for (const IoSlice& s : slices) sum += s.bytes;
+  return sum;
+}
+
+bool within(std::uint64_t first, std::span<const IoSlice> slices, PageCount size) {
+  const std::uint64_t bytes = total_bytes(slices);
+  CHECK(bytes % kPageSize == 0, bytes);
+  return first <= size.value() && bytes / kPageSize <= size.value() - first;
+}
+
+/// Drops the first `done` bytes of a list.
+std::span<IoSlice> advance(std::span<IoSlice> slices, std::uint64_t done) {
+  while (!slices.empty() && done >= slices.front().bytes) {
+    done -= slices.front().bytes;
+    slices = slices.subspan(1);
+  }
+  if (!slices.empty()) slices.front() = {slices.front().data + done, slices.front().bytes - done};
+  return slices;
+}
+
+}  // namespace
+
+FileSwapDevice::FileSwapDevice(int fd, ByteCount offset, PageCount size, Reopen reopen)
+    : fd_(fd), offset_(offset.value()), size_(size), reopen_(reopen) {
+  CHECK(offset.value() % kPageSize == 0, offset.value());
+}
+
+IoResult FileSwapDevice::read(std::uint64_t first, std::span<const IoSlice> to) {
+  return transfer(false, first, to);
+}
+IoResult FileSwapDevice::write(std::uint64_t first, std::span<const IoSlice> from) {
+  return transfer(true, first, from);
+}
+
+IoResult FileSwapDevice::transfer(bool writing, std::uint64_t first, std::span<const IoSlice> slices) {
+  if (!within(first, slices, size_)) return IoResult::kError;
+  std::uint64_t at = offset_ + first * kPageSize;
+  while (!slices.empty()) {
+    std::array<IoSlice, kMaxSlices> part;
+    const std::size_t n = std::min(slices.size(), kMaxSlices);
+    std::copy_n(slices.begin(), n, part.begin());
+    const IoResult result = transfer_slices(writing, at, {part.data(), n});
+    if (result != IoResult::kOk) return result;
+    at += total_bytes(slices.first(n));
+    slices = slices.subspan(n);
+  }
+  return IoResult::kOk;
+}
+
+/// The system-call loop: goes on after a short transfer or a signal, reopens once.
+IoResult FileSwapDevice::transfer_slices(bool writing, std::uint64_t at, std::span<IoSlice> slices) {
+  bool may_reopen = true;
+  unsigned idle = 0;
+  while (!slices.empty()) {
+    const bool single = slices.size() == 1;
+    const long nr = single ? (writing ? kSysPwrite64 : kSysPread64) : (writing ? kSysPwritev : kSysPreadv);
+    const long a = reinterpret_cast<long>(single ? static_cast<void*>(slices.front().data) : slices.data());
+    const long n = static_cast<long>(single ? slices.front().bytes : slices.size());
+    calls_.fetch_add(1, std::memory_order_relaxed);
+    const long answer = raw_syscall(nr, fd(), a, n, static_cast<long>(at));
+    if (answer == kEintr || (answer == kEagain && ++idle < 1000)) continue;
+    if (answer == kEbadf && may_reopen && reopen()) {
+      may_reopen = false;
+      continue;
+    }
+    if (answer < 0) return answer == kEnospc || answer == kEdquot ? IoResult::kNoSpace : IoResult::kError;
+    // Direct I/O must go on at a page: what is beyond the last whole page is moved again.
+    const std::uint64_t left = total_bytes(slices);
+    std::uint64_t done = static_cast<std::uint64_t>(answer);
+    if (done < left) done &= ~kPageMask;
+    if (done == 0 && ++idle > 3) return IoResult::kError;  // the file ends here, or the disk is stuck
+    at += done;
+    slices = advance(slices, done);
+  }
+  return IoResult::kOk;
+}
+
+bool FileSwapDevice::reopen() {
+  if (reopen_.open == nullptr) return false;
+  const int fd = reopen_.open(reopen_.context);
+  if (fd < 0) return false;
+  fd_.store(fd, std::memory_order_relaxed);
+  return true;
+}
+
+bool MemorySwapDevice::inside(std::uint64_t first, std::span<const IoSlice> slices) const {
+  return within(first, slices, size());
+}
+
+IoResult MemorySwapDevice::read(std::uint64_t first, std::span<const IoSlice> to) {
+  reads_.fetch_add(1, std::memory_order_relaxed);
+  if (!inside(first, to)) return IoResult::kError;
+  const std::byte* from = memory_.data() + first * kPageSize;
+  for (const IoSlice& s : to) {
+    std::memcpy(s.data, from, s.bytes);
+    from += s.bytes;
+  }
+  return IoResult::kOk;
+}
+
+IoResult MemorySwapDevice::write(std::uint64_t first, std::span<const IoSlice> from) {
+  writes_.fetch_add(1, std::memory_order_relaxed);
+  if (!inside(first, from)) return IoResult::kError;
+  std::byte* to = memory_.data() + first * kPageSize;
+  for (const IoSlice& s : from) {
+    std::memcpy(to, s.data, s.bytes);
+    to += s.bytes;
+  }
+  return IoResult::kOk;
+}
+
+/// splitmix64 on an atomic counter: threads share it without a lock.
+std::uint64_t FaultInjectingSwapDevice::next_random() {
+  std::uint64_t z = random_.fetch_add(0x9e3779b97f4a7c15u, std::memory_order_relaxed);
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+  return z ^ (z >> 31);
+}
+
+bool FaultInjectingSwapDevice::strikes(std::atomic<std::uint64_t>& countdown, std::uint32_t rate) {
+  bool hit = rate != 0 && (next_random() & 0xffff) < rate;
+  std::uint64_t n = countdown.load();
+  while (n > 0 && !countdown.compare_exchange_weak(n, n - 1)) {
+  }
+  hit |= n == 1;
+  if (hit) count_injected();
+  return hit;
+}
+
+void FaultInjectingSwapDevice::wait() const {
+  const std::uint64_t ns = delay_.load();
+  if (ns == 0) return;
+  const std::int64_t limit[2] = {static_cast<std::int64_t>(ns / 1'000'000'000),
+                                 static_cast<std::int64_t>(ns % 1'000'000'000)};
+  raw_syscall(kSysNanosleep, reinterpret_cast<long>(limit));
+}
+
+IoResult FaultInjectingSwapDevice::read(std::uint64_t first, std::span<const IoSlice> to) {
+  wait();
+  if (strikes(read_in_, read_rate_.load())) return IoResult::kError;
+  const IoResult result = below_.read(first, to);
+  if (result == IoResult::kOk && corrupt_.load() && !to.empty()) {
+    count_injected();
+    to.back().data[to.back().bytes - 1] ^= std::byte{1};
+  }
+  return result;
+}
+
+IoResult FaultInjectingSwapDevice::write(std::uint64_t first, std::span<const IoSlice> from) {
+  wait();
+  if (full_.load()) {
+    count_injected();
+    return IoResult::kNoSpace;
+  }
+  if (!strikes(write_in_, write_rate_.load())) return below_.write(first, from);
+  if (short_.load() && !from.empty() && from.front().bytes >= 2 * kPageSize) {
+    const IoSlice half{from.front().data, from.front().bytes / 2 & ~kPageMask};
+    const IoResult ignored = below_.write(first, {&half, 1});
+    static_cast<void>(ignored);
+  }
+  return IoResult::kError;
+}
+
+}  // namespace enchilada

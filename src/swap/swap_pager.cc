@@ -1,0 +1,633 @@
+// SwapPager: clusters out and in, metadata operations, process fork.
+#include "swap/swap_pager.h"
+
+#include <algorithm>
+#include <cstring>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include "base/check.h"
+
+namespace enchilada {
+namespace {
+
+constexpr PageIndex kLastIndex{~std::uint64_t{0}};
+
+bool all_zero(const std::byte* page) {
+  for (std::size_t at = 0; at < kPageSize; at += 64) {
+    std::uint64_t words[8];
+    std::memcpy(words, page + at, sizeof words);
+    if ((words[0] | words[1] | words[2] | words[3] | words[4] | words[5] | words[6] | words[7]) != 0)
+      return false;
+  }
+  return true;
+}
+
+/// Inclusive end of [first, first+count), saturating; count > 0.
+PageIndex last_of(PageIndex first, PageCount count) {
+  const std::uint64_t last = first.value() + count.value() - 1;
+  return last < first.value() ? kLastIndex : PageIndex{last};
+}
+
+/// Calls use(position, run) for each maximal run of consecutive frame numbers.
+template <class Use>
+void for_each_frame_run(std::span<const FrameNumber> frames, Use use) {
+  for (std::size_t i = 0; i < frames.size();) {
+    std::size_t n = 1;
+    while (i + n < frames.size() && frames[i + n] == frames[i] + PageCount{n}) ++n;
+    use(i, FrameRun{frames[i], PageCount{n}});
+    i += n;
+  }
+}
+
+std::size_t metadata_size(const SwapPagerConfig& config) {
+  if (config.metadata_bytes != 0) return config.metadata_bytes;
+  // Half of the leaves are kept for moves; with 4 copies per leaf on average that is two leaves per 4 blocks.
+  const std::uint64_t ideal = config.space.capacity().value() / 2 * 512 + (std::uint64_t{64} << 10);
+  return std::min<std::uint64_t>(ideal, (config.arena.size() - config.arena.used()) / 4);
+}
+
+}  // namespace
+
+struct SwapPager::Bounce {
+  std::byte* data = nullptr;  // kClusterPages pages
+  unsigned number = 0;
+  std::array<SwapCopy, kClusterPages> old;          // by page: the copy before
+  std::array<SwapCopy, kClusterPages> now;          // by page: the copy after
+  std::array<std::uint8_t, kClusterPages> page_of;  // by slot: which page lies there
+};
+
+class SwapPager::BounceLease {
+ public:
+  explicit BounceLease(SwapPager& pager) : pager_(pager), bounce_(pager.acquire_bounce()) {}
+  ~BounceLease() { pager_.release_bounce(bounce_); }
+  BounceLease(const BounceLease&) = delete;
+  BounceLease& operator=(const BounceLease&) = delete;
+  [[nodiscard]] Bounce& operator*() const { return bounce_; }
+
+ private:
+  SwapPager& pager_;
+  Bounce& bounce_;
+};
+
+/// Blocks given up one by one go back to the space run by run.
+class SwapPager::Releaser {
+ public:
+  explicit Releaser(SwapPager& pager) : pager_(pager) {}
+  ~Releaser() { flush(); }
+  Releaser(const Releaser&) = delete;
+  Releaser& operator=(const Releaser&) = delete;
+
+  void add(SwapBlock block) {
+    if (!SwapCopy{block}.on_device()) return;
+    if (!run_.empty() && block == run_.first + run_.count) {
+      ++run_.count;
+      return;
+    }
+    flush();
+    run_ = {block, PageCount{1}};
+  }
+  void flush() {
+    if (!run_.empty()) pager_.space_.release(pager_.holder_, run_);
+    run_ = {};
+  }
+
+ private:
+  SwapPager& pager_;
+  BlockRun run_;
+};
+
+SwapPager::SwapPager(const SwapPagerConfig& config)
+    : space_(config.space),
+      holder_(config.holder),
+      geometry_(config.space.geometry()),
+      phys_(config.phys),
+      counters_(config.counters),
+      on_damage_(config.on_damage),
+      on_damage_context_(config.on_damage_context),
+      meta_(config.arena, metadata_size(config)) {
+  CHECK(config.devices.size() >= geometry_.slots, config.devices.size());
+  std::copy_n(config.devices.begin(), geometry_.slots, devices_.begin());
+  static_assert(XXH_SECRET_DEFAULT_SIZE == 192);
+  XXH3_generateSecret_fromSeed(secret_.data(), config.seed);
+  // FreeBSD's nswap_lowat and nswap_hiwat, scaled down for tiny spaces.
+  low_water_ = std::min<std::uint64_t>(128, space_.capacity().value() / 8);
+  high_water_ = std::min<std::uint64_t>(512, space_.capacity().value() / 4);
+  take_buffers(config.arena, std::min(config.bounce_buffers, 32u));
+}
+
+void SwapPager::take_buffers(Arena& arena, unsigned wanted) {
+  buffers_ = arena.allocate_array<Bounce>(wanted);
+  if (buffers_ == nullptr) return;
+  for (; buffer_count_ < wanted; ++buffer_count_) {
+    auto* raw = static_cast<std::byte*>(arena.allocate((kClusterPages + 1) * kPageSize));
+    if (raw == nullptr) break;
+    Bounce* bounce = new (&buffers_[buffer_count_]) Bounce{};
+    bounce->data = raw + (kPageSize - reinterpret_cast<std::uintptr_t>(raw) % kPageSize) % kPageSize;
+    bounce->number = buffer_count_;
+  }
+  free_buffers_.store(buffer_count_ == 32 ? ~0u : (1u << buffer_count_) - 1);
+}
+
+Fingerprint SwapPager::fingerprint(const std::byte* page) const {
+  const XXH128_hash_t hash = XXH3_128bits_withSecret(page, kPageSize, secret_.data(), secret_.size());
+  return {hash.low64, hash.high64};
+}
+
+SwapPager::Bounce& SwapPager::acquire_bounce() {
+  lock_order::assert_none_held();
+  std::uint32_t free = free_buffers_.load(std::memory_order_relaxed);
+  for (;;) {
+    if (free == 0) {
+      count(stats_.bounce_waits);
+      buffer_waiters_.fetch_add(1);
+      futex_wait(free_buffers_, 0);
+      buffer_waiters_.fetch_sub(1);
+      free = free_buffers_.load(std::memory_order_relaxed);
+    } else if (free_buffers_.compare_exchange_weak(free, free & (free - 1), std::memory_order_acquire)) {
+      return buffers_[__builtin_ctz(free)];
+    }
+  }
+}
+
+void SwapPager::release_bounce(Bounce& bounce) {
+  free_buffers_.fetch_or(1u << bounce.number);  // sequentially consistent: a waiter is seen or sees the bit
+  if (buffer_waiters_.load() != 0) futex_wake(free_buffers_, 1);
+}
+
+SwapDevice* SwapPager::device_of(SwapBlock block, std::uint64_t* device_block) const {
+  const DeviceBlock place = geometry_.locate(block);
+  *device_block = place.block;
+  return devices_[place.device];
+}
+
+/// Can one read fetch a's page and then b's? Zero markers follow each other: no read at all.
+bool SwapPager::follows(SwapBlock a, SwapBlock b) const {
+  if (a == kZeroBlock || b == kZeroBlock) return a == b;
+  return b == a + PageCount{1} && geometry_.contiguous_with_next(a);
+}
+
+void SwapPager::damaged(SwapDamage::Kind kind, PageIndex index, SwapBlock block) {
+  if (on_damage_ != nullptr) on_damage_(on_damage_context_, {kind, index, block});
+}
+
+void SwapPager::add_pages(PagerHandle& handle, std::int64_t change) {
+  // The engine reads it as a hint without our lock.
+  std::atomic_ref<std::uint64_t>(handle.pages)
+      .fetch_add(static_cast<std::uint64_t>(change), std::memory_order_relaxed);
+}
+
+bool SwapPager::nearly_full() const {
+  const std::uint64_t free = space_.available().value();
+  bool full = nearly_full_.load(std::memory_order_relaxed);
+  if (!full && free < low_water_)
+    full = true;
+  else if (full && free > high_water_)
+    full = false;
+  else
+    return full;
+  nearly_full_.store(full, std::memory_order_relaxed);
+  return full;
+}
+
+// ---- Page-out
+// ------------------------------------------------------------------------------------------------
+
+/// One put of up to kClusterPages pages: snapshot, find space, write, install.
+class SwapPager::PutCluster {
+ public:
+  PutCluster(SwapPager& pager, PagerHandle& handle, PageIndex first, std::span<const FrameNumber> frames,
+             std::span<PagerReturn> verdicts)
+      : pager_(pager),
+        handle_(handle),
+        first_(first),
+        frames_(frames),
+        verdicts_(verdicts),
+        lease_(pager),
+        bounce_(*lease_) {}
+
+  void run() {
+    load_old_copies();
+    snapshot();
+    write_dirty();
+    install();
+  }
+
+ private:
+  [[nodiscard]] PageIndex index(std::size_t page) const { return first_ + PageCount{page}; }
+  [[nodiscard]] std::byte* slot(std::size_t i) const { return bounce_.data + i * kPageSize; }
+
+  void load_old_copies() {
+    const ReadLock guard(pager_.meta_lock_);
+    for (std::size_t i = 0; i < frames_.size(); ++i)
+      bounce_.old[i] = pager_.meta_.get(handle_.root, index(i));
+  }
+
+  void snapshot() {
+    for_each_frame_run(frames_, [&](std::size_t at, FrameRun run) {
+      pager_.phys_.with_frames(run, Access::kRead, [&](std::byte* bytes) {
+        for (std::size_t i = 0; i < run.count.value(); ++i) judge(at + i, bytes + i * kPageSize);
+      });
+    });
+  }
+
+  /// Copies first and hashes the copy, so that what is written is what the fingerprint says. Only a page that
+  /// must be written keeps its slot, so dirty pages lie together.
+  void judge(std::size_t page, const std::byte* bytes) {
+    const SwapCopy& old = bounce_.old[page];
+    SwapCopy& now = bounce_.now[page];
+    std::memcpy(slot(dirty_), bytes, kPageSize);
+    now = {};
+    verdicts_[page] = PagerReturn::kOk;
+    if (all_zero(slot(dirty_))) {
+      now.block = kZeroBlock;
+      if (old.block == kZeroBlock) verdicts_[page] = PagerReturn::kClean;
+      return;
+    }
+    now.print = pager_.fingerprint(slot(dirty_));
+    if (old.on_device() && old.print == now.print) {
+      now.block = old.block;
+      verdicts_[page] = PagerReturn::kClean;
+      return;
+    }
+    bounce_.page_of[dirty_++] = static_cast<std::uint8_t>(page);
+  }
+
+  void write_dirty() {
+    for (std::size_t at = 0; at < dirty_;) {
+      BlockRun run = pager_.space_.allocate(pager_.holder_, PageCount{dirty_ - at});
+      if (run.empty() && drop_stale()) run = pager_.space_.allocate(pager_.holder_, PageCount{dirty_ - at});
+      if (run.empty()) {
+        fail(at, dirty_, PagerReturn::kFail);
+        count(pager_.stats_.no_space, dirty_ - at);
+        return;
+      }
+      write_run(at, run);
+      at += run.count.value();
+    }
+  }
+
+  /// Swap is full: the copies of the dirty pages are worthless now, so their blocks can take the new ones.
+  bool drop_stale() {
+    if (dropped_stale_) return false;
+    dropped_stale_ = true;
+    const WriteLock guard(pager_.meta_lock_);
+    Releaser releaser(pager_);
+    bool any = false;
+    for (std::size_t i = 0; i < dirty_; ++i) any |= remove(bounce_.page_of[i], releaser);
+    return any;
+  }
+
+  void write_run(std::size_t at, BlockRun run) {
+    std::uint64_t device_block = 0;
+    SwapDevice* device = pager_.device_of(run.first, &device_block);
+    CHECK(device != nullptr, run.first.value());
+    const IoResult result = device->write(device_block, slot(at), run.count);
+    if (result == IoResult::kOk) {
+      count(pager_.counters_.swapout);
+      count(pager_.counters_.swappgsout, run.count.value());
+      for (std::size_t i = 0; i < run.count.value(); ++i)
+        bounce_.now[bounce_.page_of[at + i]].block = run.first + PageCount{i};
+      return;
+    }
+    pager_.space_.release(pager_.holder_, run);
+    if (result == IoResult::kNoSpace) {
+      count(pager_.stats_.no_space, run.count.value());
+      fail(at, at + run.count.value(), PagerReturn::kFail);
+      return;
+    }
+    count(pager_.stats_.write_errors);
+    count(pager_.counters_.io_errors);
+    fail(at, at + run.count.value(), PagerReturn::kError);
+  }
+
+  void fail(std::size_t from, std::size_t to, PagerReturn verdict) {
+    for (std::size_t i = from; i < to; ++i) verdicts_[bounce_.page_of[i]] = verdict;
+  }
+
+  void install() {
+    const WriteLock guard(pager_.meta_lock_);
+    Releaser releaser(pager_);
+    for (std::size_t page = 0; page < frames_.size(); ++page) install_page(page, releaser);
+  }
+
+  void install_page(std::size_t page, Releaser& releaser) REQUIRES(pager_.meta_lock_) {
+    const SwapCopy& now = bounce_.now[page];
+    if (verdicts_[page] == PagerReturn::kClean) {
+      // Nobody may have taken the copy away meanwhile; if somebody did, the page is dirty after all.
+      if (pager_.meta_.get(handle_.root, index(page)).block != now.block)
+        verdicts_[page] = PagerReturn::kFail;
+      else
+        count(pager_.counters_.swap_clean);
+      return;
+    }
+    if (verdicts_[page] != PagerReturn::kOk) {
+      remove(page, releaser);
+      return;
+    }
+    SwapCopy old;
+    if (!pager_.meta_.set(handle_.root, index(page), now, SwapMeta::Purpose::kPut, &old)) {
+      releaser.add(now.block);
+      verdicts_[page] = PagerReturn::kFail;
+      count(pager_.stats_.no_metadata);
+      return;
+    }
+    releaser.add(old.block);
+    if (!old.exists()) pager_.add_pages(handle_, 1);
+    if (now.block == kZeroBlock) count(pager_.stats_.zero_puts);
+  }
+
+  bool remove(std::size_t page, Releaser& releaser) REQUIRES(pager_.meta_lock_) {
+    const SwapCopy old = pager_.meta_.remove(handle_.root, index(page));
+    if (!old.exists()) return false;
+    pager_.add_pages(handle_, -1);
+    releaser.add(old.block);
+    return true;
+  }
+
+  SwapPager& pager_;
+  PagerHandle& handle_;
+  PageIndex first_;
+  std::span<const FrameNumber> frames_;
+  std::span<PagerReturn> verdicts_;
+  BounceLease lease_;
+  Bounce& bounce_;
+  std::size_t dirty_ = 0;  // slots in use: pages that must be written
+  bool dropped_stale_ = false;
+};
+
+void SwapPager::put_pages(PagerHandle& handle, PageIndex first, std::span<const FrameNumber> frames,
+                          std::span<PagerReturn> verdicts) {
+  CHECK(frames.size() == verdicts.size(), frames.size(), verdicts.size());
+  if (!ready()) {
+    std::fill(verdicts.begin(), verdicts.end(), PagerReturn::kFail);
+    return;
+  }
+  for (std::size_t at = 0; at < frames.size(); at += kClusterPages) {
+    const std::size_t n = std::min(kClusterPages, frames.size() - at);
+    PutCluster(*this, handle, first + PageCount{at}, frames.subspan(at, n), verdicts.subspan(at, n)).run();
+  }
+}
+
+// ---- Page-in
+// -------------------------------------------------------------------------------------------------
+
+/// One get of up to kClusterPages pages: look up, read run by run, verify, copy into the frames.
+class SwapPager::GetCluster {
+ public:
+  GetCluster(SwapPager& pager, const PagerHandle& handle, PageIndex first,
+             std::span<const FrameNumber> frames)
+      : pager_(pager), handle_(handle), first_(first), frames_(frames), lease_(pager), bounce_(*lease_) {}
+
+  PagerReturn run() {
+    if (!look_up()) return PagerReturn::kFail;
+    for (std::size_t at = 0; at < frames_.size();) {
+      const std::size_t n = run_length(at);
+      if (bounce_.now[at].block != kZeroBlock && !read_run(at, n)) return PagerReturn::kError;
+      at += n;
+    }
+    deliver();
+    return PagerReturn::kOk;
+  }
+
+ private:
+  [[nodiscard]] std::byte* slot(std::size_t i) const { return bounce_.data + i * kPageSize; }
+
+  bool look_up() {
+    const ReadLock guard(pager_.meta_lock_);
+    for (std::size_t i = 0; i < frames_.size(); ++i) {
+      bounce_.now[i] = pager_.meta_.get(handle_.root, first_ + PageCount{i});
+      if (!bounce_.now[i].exists()) return false;
+    }
+    return true;
+  }
+
+  [[nodiscard]] std::size_t run_length(std::size_t at) const {
+    std::size_t n = 1;
+    while (at + n < frames_.size() &&
+           pager_.follows(bounce_.now[at + n - 1].block, bounce_.now[at + n].block))
+      ++n;
+    return n;
+  }
+
+  bool read_run(std::size_t at, std::size_t n) {
+    const SwapBlock block = bounce_.now[at].block;
+    std::uint64_t device_block = 0;
+    SwapDevice* device = pager_.device_of(block, &device_block);
+    CHECK(device != nullptr, block.value());
+    if (device->read(device_block, slot(at), PageCount{n}) != IoResult::kOk) {
+      count(pager_.stats_.read_errors);
+      count(pager_.counters_.io_errors);
+      pager_.damaged(SwapDamage::Kind::kReadFailed, first_ + PageCount{at}, block);
+      return false;
+    }
+    count(pager_.counters_.swapin);
+    count(pager_.counters_.swappgsin, n);
+    bool good = true;
+    for (std::size_t i = at; i < at + n; ++i) good = verify(i) && good;
+    return good;
+  }
+
+  bool verify(std::size_t i) {
+    if (pager_.fingerprint(slot(i)) == bounce_.now[i].print) return true;
+    count(pager_.stats_.fingerprint_bad);
+    count(pager_.counters_.io_errors);
+    pager_.damaged(SwapDamage::Kind::kFingerprint, first_ + PageCount{i}, bounce_.now[i].block);
+    return false;
+  }
+
+  void deliver() {
+    for_each_frame_run(frames_, [&](std::size_t at, FrameRun run) {
+      pager_.phys_.with_frames(run, Access::kWrite, [&](std::byte* bytes) {
+        for (std::size_t i = 0; i < run.count.value(); ++i) fill(at + i, bytes + i * kPageSize);
+      });
+    });
+  }
+
+  void fill(std::size_t page, std::byte* bytes) {
+    if (bounce_.now[page].block == kZeroBlock) {
+      std::memset(bytes, 0, kPageSize);
+      count(pager_.stats_.zero_gets);
+    } else {
+      std::memcpy(bytes, slot(page), kPageSize);
+    }
+  }
+
+  SwapPager& pager_;
+  const PagerHandle& handle_;
+  PageIndex first_;
+  std::span<const FrameNumber> frames_;
+  BounceLease lease_;
+  Bounce& bounce_;
+};
+
+PagerReturn SwapPager::get_pages(PagerHandle& handle, PageIndex first, std::span<const FrameNumber> frames) {
+  if (!ready()) return PagerReturn::kFail;
+  for (std::size_t at = 0; at < frames.size(); at += kClusterPages) {
+    const std::size_t n = std::min(kClusterPages, frames.size() - at);
+    const PagerReturn result = GetCluster(*this, handle, first + PageCount{at}, frames.subspan(at, n)).run();
+    if (result != PagerReturn::kOk) return result;
+  }
+  return PagerReturn::kOk;
+}
+
+// ---- Metadata
+// ------------------------------------------------------------------------------------------------
+
+PagerRun SwapPager::has_page(const PagerHandle& handle, PageIndex index, PageCount max_before,
+                             PageCount max_after) {
+  const ReadLock guard(meta_lock_);
+  const SwapCopy copy = meta_.get(handle.root, index);
+  if (!copy.exists()) return {};
+  return {true, run_before(handle, index, copy.block, max_before),
+          run_after(handle, index, copy.block, max_after)};
+}
+
+PageCount SwapPager::run_before(const PagerHandle& handle, PageIndex index, SwapBlock block, PageCount max) {
+  PageCount n;
+  while (n < max && n.value() < index.value()) {
+    const SwapCopy copy = meta_.get(handle.root, index - (n + PageCount{1}));
+    if (!copy.exists() || !follows(copy.block, block)) break;
+    block = copy.block;
+    ++n;
+  }
+  return n;
+}
+
+PageCount SwapPager::run_after(const PagerHandle& handle, PageIndex index, SwapBlock block, PageCount max) {
+  PageCount n;
+  while (n < max) {
+    const SwapCopy copy = meta_.get(handle.root, index + (n + PageCount{1}));
+    if (!copy.exists() || !follows(block, copy.block)) break;
+    block = copy.block;
+    ++n;
+  }
+  return n;
+}
+
+void SwapPager::forget_range(PagerHandle& handle, PageIndex first, PageIndex last) {
+  Releaser releaser(*this);
+  std::int64_t gone = 0;
+  meta_.remove_range(handle.root, first, last, [&](PageIndex, const SwapCopy& copy) {
+    releaser.add(copy.block);
+    ++gone;
+  });
+  add_pages(handle, -gone);
+}
+
+void SwapPager::forget(PagerHandle& handle, PageIndex first, PageCount count) {
+  if (count.value() == 0) return;
+  const WriteLock guard(meta_lock_);
+  forget_range(handle, first, last_of(first, count));
+}
+
+void SwapPager::forget_all(PagerHandle& handle) {
+  const WriteLock guard(meta_lock_);
+  forget_range(handle, PageIndex{0}, kLastIndex);
+}
+
+/// Copies of source pages [first, last] become those of dest pages from 0 on, where dest has none.
+void SwapPager::move_range(PagerHandle& source, PageIndex first, PageIndex last, PagerHandle& dest,
+                           Releaser& releaser) {
+  std::int64_t gone = 0;
+  std::int64_t arrived = 0;
+  meta_.remove_range(source.root, first, last, [&](PageIndex index, const SwapCopy& copy) {
+    ++gone;
+    const PageIndex to{index.value() - first.value()};
+    if (meta_.get(dest.root, to).exists()) {
+      releaser.add(copy.block);
+      return;
+    }
+    SwapCopy none;
+    const bool moved = meta_.set(dest.root, to, copy, SwapMeta::Purpose::kMove, &none);
+    CHECK(moved, meta_.leaves(), meta_.max_leaves());  // half of the metadata is kept for this
+    ++arrived;
+  });
+  add_pages(source, -gone);
+  add_pages(dest, arrived);
+}
+
+void SwapPager::transfer(PagerHandle& source, PageIndex offset, PageCount size, PagerHandle& dest) {
+  const WriteLock guard(meta_lock_);
+  Releaser releaser(*this);
+  if (size.value() != 0) move_range(source, offset, last_of(offset, size), dest, releaser);
+  forget_range(source, PageIndex{0}, kLastIndex);
+}
+
+void SwapPager::split(PagerHandle& source, PageIndex first, PageCount count, PagerHandle& dest) {
+  if (count.value() == 0) return;
+  const WriteLock guard(meta_lock_);
+  Releaser releaser(*this);
+  move_range(source, first, last_of(first, count), dest, releaser);
+}
+
+bool SwapPager::find_least(const PagerHandle& handle, PageIndex from, PageIndex* found) {
+  const ReadLock guard(meta_lock_);
+  bool any = false;
+  meta_.visit(handle.root, from, kLastIndex, [&](PageIndex index, const SwapCopy&) {
+    *found = index;
+    any = true;
+    return false;
+  });
+  return any;
+}
+
+void SwapPager::visit(const PagerHandle& handle, FunctionRef<bool(PageIndex, const SwapCopy&)> use) {
+  const ReadLock guard(meta_lock_);
+  meta_.visit(handle.root, PageIndex{0}, kLastIndex, use);
+}
+
+bool SwapPager::verify(const PagerHandle& handle) {
+  const ReadLock guard(meta_lock_);
+  bool held = true;
+  meta_.visit(handle.root, PageIndex{0}, kLastIndex, [&](PageIndex, const SwapCopy& copy) {
+    held = held && (!copy.on_device() || space_.holds(holder_, copy.block));
+    return held;
+  });
+  return held && meta_.verify(handle.root, handle.pages);
+}
+
+// ---- Process fork
+// ----------------------------------------------------------------------------------------------
+
+void SwapPager::quiesce_for_fork() NO_THREAD_SAFETY_ANALYSIS {
+  for (unsigned i = 0; i < buffer_count_; ++i) {
+    // In order of number, so that two forking threads cannot each wait for the other's buffers.
+    const std::uint32_t bit = 1u << i;
+    for (;;) {
+      const std::uint32_t free = free_buffers_.load();
+      if ((free & bit) != 0) {
+        if ((free_buffers_.fetch_and(~bit) & bit) != 0) break;
+        continue;
+      }
+      buffer_waiters_.fetch_add(1);
+      futex_wait(free_buffers_, free, 1'000'000);
+      buffer_waiters_.fetch_sub(1);
+    }
+  }
+  meta_lock_.lock();
+  quiesced_ = true;
+}
+
+void SwapPager::resume_after_fork() NO_THREAD_SAFETY_ANALYSIS {
+  CHECK(quiesced_);
+  quiesced_ = false;
+  meta_lock_.unlock();
+  free_buffers_.store(buffer_count_ == 32 ? ~0u : (1u << buffer_count_) - 1);
+  futex_wake(free_buffers_, 1 << 30);
+}
+
+void SwapPager::on_process_fork_child(unsigned new_holder) {
+  holder_ = new_holder;
+  space_.set_self(new_holder);
+  buffer_waiters_.store(0);  // they stayed behind in the parent
+  if (quiesced_) {
+    resume_after_fork();
+  } else {
+    meta_lock_.reset_after_fork();
+    free_buffers_.store(buffer_count_ == 32 ? ~0u : (1u << buffer_count_) - 1);
+  }
+}
+
+}  // namespace enchilada

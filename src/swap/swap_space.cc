@@ -1,0 +1,394 @@
+// SwapSpace: storage layout, operations, and the rebuild after a death inside the lock.
+#include "swap/swap_space.h"
+
+#include <algorithm>
+#include <atomic>
+#include <bit>
+#include <cstring>
+
+#include "base/check.h"
+#include "base/robust_mutex.h"
+
+namespace enchilada {
+namespace {
+
+constexpr std::uint64_t kMagic = 0x31306361'70537745;
+constexpr std::uint64_t kChunkBlocks = 32768;  // blocks whose bitmap is one page
+constexpr std::uint64_t kChunkWords = kChunkBlocks / 64;
+
+constexpr std::uint64_t divide_up(std::uint64_t a, std::uint64_t b) {
+  return (a + b - 1) / b;
+}
+constexpr std::uint64_t page_up(std::uint64_t n) {
+  return divide_up(n, kPageSize) * kPageSize;
+}
+
+/// Calls use(word index, mask) for the words that a run touches.
+template <class Use>
+void for_each_mask(BlockRun run, Use use) {
+  std::uint64_t at = run.first.value();
+  const std::uint64_t end = at + run.count.value();
+  while (at < end) {
+    const std::uint64_t word = at / 64;
+    const std::uint64_t stop = std::min(end, (word + 1) * 64);
+    use(word, (~std::uint64_t{0} << (at % 64)) & (~std::uint64_t{0} >> (64 - (stop - word * 64))));
+    at = stop;
+  }
+}
+
+/// Calls use(run) for the runs of one bits in a word whose first bit is block `base`.
+template <class Use>
+void for_each_run(std::uint64_t bits, std::uint64_t base, Use use) {
+  while (bits != 0) {
+    const auto at = static_cast<unsigned>(std::countr_zero(bits));
+    const auto count = static_cast<unsigned>(std::countr_one(bits >> at));
+    use(BlockRun{SwapBlock{static_cast<std::uint32_t>(base + at)}, PageCount{count}});
+    bits = at + count == 64 ? 0 : bits & (~std::uint64_t{0} << (at + count));
+  }
+}
+
+/// The process may be killed between any two stores; others then see those before and not those after. x86
+/// keeps the order of stores, this keeps the compiler's.
+void order_stores() {
+  std::atomic_thread_fence(std::memory_order_release);
+}
+
+}  // namespace
+
+struct SwapSpace::Header {
+  std::uint64_t magic;
+  SwapGeometry geometry;
+  std::uint64_t blocks;  // linear, holes included
+  std::uint64_t chunks;
+  std::uint64_t chunk_words;  // words of a set of chunks
+  std::uint64_t capacity;
+  std::uint64_t blist_at, blist_bytes;
+  std::uint64_t touched_at, summary_at, counts_at, bitmaps_at, bitmap_bytes;
+  std::uint64_t bytes;
+  alignas(64) RobustMutex lock;
+  std::atomic<std::uint64_t> used;
+  std::atomic<std::uint64_t> peak;
+  std::atomic<std::uint64_t> rebuilds;
+
+  void lay_out(const SwapGeometry& g) {
+    geometry = g;
+    blocks = g.linear_blocks();
+    chunks = divide_up(blocks, kChunkBlocks);
+    chunk_words = divide_up(chunks, 64);
+    blist_at = page_up(sizeof(Header));
+    blist_bytes = Blist::required_bytes(PageCount{blocks});
+    touched_at = page_up(blist_at + blist_bytes);
+    summary_at = touched_at + chunk_words * 8;
+    counts_at = page_up(summary_at + kMaxHolders * chunk_words * 8);
+    bitmaps_at = page_up(counts_at + chunks * kChunkBlocks * sizeof(std::uint16_t));
+    bitmap_bytes = chunks * kPageSize;
+    bytes = bitmaps_at + kMaxHolders * bitmap_bytes;
+  }
+};
+
+class SwapSpace::Section {
+ public:
+  explicit Section(const SwapSpace& space) NO_THREAD_SAFETY_ANALYSIS : space_(const_cast<SwapSpace&>(space)) {
+    const auto alive = [this](std::uint32_t id) {
+      return space_.alive_.alive == nullptr || space_.alive_.alive(space_.alive_.context, id - 1);
+    };
+    const auto outcome = space_.header_->lock.lock(space_.self_ + 1, alive);
+    if (outcome == RobustMutex::Outcome::kInherited) space_.rebuild();
+  }
+  ~Section() NO_THREAD_SAFETY_ANALYSIS {
+    space_.publish_usage();
+    space_.header_->lock.unlock(space_.self_ + 1);
+  }
+  Section(const Section&) = delete;
+  Section& operator=(const Section&) = delete;
+
+ private:
+  SwapSpace& space_;
+};
+
+std::size_t SwapSpace::required_bytes(const SwapGeometry& geometry) {
+  Header h{};
+  h.lay_out(geometry);
+  return h.bytes;
+}
+
+bool SwapSpace::create(std::span<std::byte> storage, const SwapGeometry& geometry) {
+  if (!geometry.valid() || storage.size() < required_bytes(geometry)) return false;
+  if (reinterpret_cast<std::uintptr_t>(storage.data()) % kPageSize != 0) return false;
+  auto* h = new (storage.data()) Header{};
+  h->lay_out(geometry);
+  SwapSpace space(h, kSupervisor, {});
+  space.blist_ = Blist::create({space.at(h->blist_at), h->blist_bytes}, PageCount{h->blocks},
+                               PageCount{geometry.boundary()});
+  space.free_usable();
+  h->capacity = space.blist_.available().value();
+  order_stores();
+  h->magic = kMagic;
+  return h->capacity > 0;
+}
+
+std::optional<SwapSpace> SwapSpace::attach(std::span<std::byte> storage, unsigned self, Liveness alive) {
+  auto* h = reinterpret_cast<Header*>(storage.data());
+  if (storage.size() < sizeof(Header) || h->magic != kMagic || h->bytes > storage.size()) return std::nullopt;
+  if (self > kSupervisor) return std::nullopt;
+  SwapSpace space(h, self, alive);
+  space.blist_ = Blist::attach({space.at(h->blist_at), h->blist_bytes});
+  return space;
+}
+
+SwapSpace::SwapSpace(Header* header, unsigned self, Liveness alive)
+    : header_(header), self_(self), alive_(alive) {}
+
+std::byte* SwapSpace::at(std::uint64_t offset) const {
+  return reinterpret_cast<std::byte*>(header_) + offset;
+}
+std::uint16_t* SwapSpace::counts() const {
+  return reinterpret_cast<std::uint16_t*>(at(header_->counts_at));
+}
+std::uint64_t* SwapSpace::touched() const {
+  return reinterpret_cast<std::uint64_t*>(at(header_->touched_at));
+}
+std::uint64_t* SwapSpace::summary(unsigned holder) const {
+  return reinterpret_cast<std::uint64_t*>(at(header_->summary_at)) + holder * header_->chunk_words;
+}
+std::uint64_t* SwapSpace::bitmap(unsigned holder) const {
+  CHECK(holder < kMaxHolders, holder);
+  return reinterpret_cast<std::uint64_t*>(at(header_->bitmaps_at + holder * header_->bitmap_bytes));
+}
+
+/// Calls use(chunk) for every chunk of a set.
+template <class Use>
+void SwapSpace::for_each_chunk(const std::uint64_t* chunks, Use use) const {
+  for (std::uint64_t word = 0; word < header_->chunk_words; ++word) {
+    for (std::uint64_t bits = chunks[word]; bits != 0; bits &= bits - 1) {
+      use(word * 64 + static_cast<unsigned>(std::countr_zero(bits)));
+    }
+  }
+}
+
+/// Calls use(word index) for every word of a holder's bitmap that is not empty.
+template <class Use>
+void SwapSpace::for_each_word(unsigned holder, Use use) const {
+  const std::uint64_t* bits = bitmap(holder);
+  for_each_chunk(summary(holder), [&](std::uint64_t chunk) {
+    for (std::uint64_t w = chunk * kChunkWords; w < (chunk + 1) * kChunkWords; ++w) {
+      if (bits[w] != 0) use(w);
+    }
+  });
+}
+
+/// Sets the holder's bits: the summary first, so that a bit is never where nobody looks for it.
+void SwapSpace::mark(unsigned holder, BlockRun run) {
+  std::uint64_t* bits = bitmap(holder);
+  for_each_mask(run, [&](std::uint64_t word, std::uint64_t mask) {
+    CHECK((bits[word] & mask) == 0, holder, word * 64);
+    const std::uint64_t chunk = word / kChunkWords;
+    summary(holder)[chunk / 64] |= std::uint64_t{1} << (chunk % 64);
+    order_stores();
+    bits[word] |= mask;
+  });
+}
+
+void SwapSpace::unmark(unsigned holder, BlockRun run) {
+  std::uint64_t* bits = bitmap(holder);
+  for_each_mask(run, [&](std::uint64_t word, std::uint64_t mask) {
+    CHECK((bits[word] & mask) == mask, holder, word * 64);
+    bits[word] &= ~mask;
+  });
+}
+
+void SwapSpace::add_counts(BlockRun run) {
+  for (std::uint64_t b = run.first.value(); b < run.first.value() + run.count.value(); ++b) {
+    const std::uint64_t chunk = b / kChunkBlocks;
+    touched()[chunk / 64] |= std::uint64_t{1} << (chunk % 64);
+    order_stores();
+    ++counts()[b];
+  }
+}
+
+/// One reference less for each block; those that reach zero go back to the blist, run by run.
+void SwapSpace::drop_counts(BlockRun run) {
+  std::uint64_t free_from = run.first.value();
+  const std::uint64_t end = free_from + run.count.value();
+  const auto give_back = [&](std::uint64_t stop) {
+    CHECK(blist_.free({SwapBlock{static_cast<std::uint32_t>(free_from)}, PageCount{stop - free_from}}),
+          free_from);
+  };
+  for (std::uint64_t b = run.first.value(); b < end; ++b) {
+    CHECK(counts()[b] > 0, b);
+    if (--counts()[b] == 0) continue;
+    give_back(b);
+    free_from = b + 1;
+  }
+  give_back(end);
+}
+
+BlockRun SwapSpace::allocate(unsigned holder, PageCount max) {
+  CHECK(holder < kMaxHolders, holder);
+  const Section section(*this);
+  // The root's hint says how long the longest run is, exactly, up to a leaf.
+  std::uint64_t min = std::min(max.value(), blist_.largest().value());
+  if (min == Blist::kLeafBlocks) min = max.value();
+  BlockRun run;
+  while (min > 0 && run.empty()) {
+    run = blist_.allocate(PageCount{min}, max);
+    min = min > Blist::kLeafBlocks ? std::max(min / 2, Blist::kLeafBlocks) : min / 2;
+  }
+  if (run.empty()) return run;
+  add_counts(run);
+  mark(holder, run);
+  return run;
+}
+
+void SwapSpace::reference(unsigned holder, BlockRun run) {
+  const Section section(*this);
+  for (std::uint64_t b = run.first.value(); b < run.first.value() + run.count.value(); ++b) {
+    CHECK(b < header_->blocks && counts()[b] > 0, b);
+  }
+  mark(holder, run);
+  add_counts(run);
+}
+
+void SwapSpace::release(unsigned holder, BlockRun run) {
+  if (run.empty()) return;
+  const Section section(*this);
+  CHECK(std::uint64_t{run.first.value()} + run.count.value() <= header_->blocks, run.first.value());
+  unmark(holder, run);
+  drop_counts(run);
+}
+
+void SwapSpace::clone_holder(unsigned from, unsigned to) {
+  CHECK(from < kMaxHolders && to < kMaxHolders && from != to, from, to);
+  const Section section(*this);
+  bool empty = true;
+  for_each_word(to, [&](std::uint64_t) { empty = false; });
+  CHECK(empty, to);
+  const std::uint64_t* source = bitmap(from);
+  for_each_word(from, [&](std::uint64_t word) {
+    for_each_run(source[word], word * 64, [&](BlockRun run) {
+      mark(to, run);
+      add_counts(run);
+    });
+  });
+}
+
+void SwapSpace::drop_holder(unsigned holder) {
+  CHECK(holder < kMaxHolders, holder);
+  const Section section(*this);
+  std::uint64_t* bits = bitmap(holder);
+  for_each_word(holder, [&](std::uint64_t word) {
+    const std::uint64_t gone = bits[word];
+    bits[word] = 0;
+    for_each_run(gone, word * 64, [&](BlockRun run) { drop_counts(run); });
+  });
+  order_stores();
+  std::memset(summary(holder), 0, header_->chunk_words * sizeof(std::uint64_t));
+}
+
+/// Gives the blist all blocks that have a device behind them.
+void SwapSpace::free_usable() {
+  const SwapGeometry& g = header_->geometry;
+  const std::uint64_t step = g.slots == 1 ? header_->blocks : g.stripe;
+  for (std::uint64_t start = 0; start < header_->blocks; start += step) {
+    const DeviceBlock d = g.locate(SwapBlock{static_cast<std::uint32_t>(start)});
+    const std::uint64_t from = std::max(d.block, g.reserved);
+    const std::uint64_t to = std::min(d.block + step, g.device_pages[d.device]);
+    if (from >= to) continue;
+    const BlockRun run{SwapBlock{static_cast<std::uint32_t>(start + (from - d.block))}, PageCount{to - from}};
+    CHECK(blist_.free(run), start);
+  }
+}
+
+/// The process that had the lock died inside: counts and blist are made anew from the bitmaps. Changes no
+/// bitmap, so it may itself be interrupted by death and repeated by the next.
+void SwapSpace::rebuild() {
+  for_each_chunk(touched(), [&](std::uint64_t chunk) {
+    std::memset(counts() + chunk * kChunkBlocks, 0, kChunkBlocks * sizeof(std::uint16_t));
+  });
+  for (unsigned holder = 0; holder < kMaxHolders; ++holder) {
+    for_each_word(holder, [&](std::uint64_t word) {
+      for_each_run(bitmap(holder)[word], word * 64, [&](BlockRun run) { add_counts(run); });
+    });
+  }
+  blist_.reset();
+  free_usable();
+  for_each_chunk(touched(), [&](std::uint64_t chunk) { fill_referenced(chunk); });
+  header_->rebuilds.fetch_add(1, std::memory_order_relaxed);
+}
+
+void SwapSpace::fill_referenced(std::uint64_t chunk) {
+  const std::uint64_t end = std::min((chunk + 1) * kChunkBlocks, header_->blocks);
+  for (std::uint64_t b = chunk * kChunkBlocks; b < end;) {
+    std::uint64_t stop = b;
+    while (stop < end && counts()[stop] != 0) ++stop;
+    blist_.fill({SwapBlock{static_cast<std::uint32_t>(b)}, PageCount{stop - b}});
+    b = stop + 1;
+  }
+}
+
+void SwapSpace::publish_usage() {
+  const std::uint64_t used = header_->capacity - blist_.available().value();
+  header_->used.store(used, std::memory_order_relaxed);
+  if (used > header_->peak.load(std::memory_order_relaxed))
+    header_->peak.store(used, std::memory_order_relaxed);
+}
+
+PageCount SwapSpace::used() const {
+  return PageCount{header_->used.load(std::memory_order_relaxed)};
+}
+PageCount SwapSpace::capacity() const {
+  return PageCount{header_->capacity};
+}
+PageCount SwapSpace::peak() const {
+  return PageCount{header_->peak.load(std::memory_order_relaxed)};
+}
+std::uint64_t SwapSpace::rebuilds() const {
+  return header_->rebuilds.load(std::memory_order_relaxed);
+}
+SwapGeometry SwapSpace::geometry() const {
+  return header_->geometry;
+}
+
+unsigned SwapSpace::count_of(SwapBlock block) const {
+  CHECK(block.value() < header_->blocks, block.value());
+  const Section section(*this);
+  return counts()[block.value()];
+}
+
+bool SwapSpace::holds(unsigned holder, SwapBlock block) const {
+  CHECK(block.value() < header_->blocks, block.value());
+  const Section section(*this);
+  return (bitmap(holder)[block.value() / 64] >> (block.value() % 64) & 1) != 0;
+}
+
+bool SwapSpace::verify() const {
+  const Section section(*this);
+  if (!blist_.verify()) return false;
+  bool good = true;
+  for (std::uint64_t chunk = 0; chunk < header_->chunks; ++chunk) good = good && verify_chunk(chunk);
+  return good;
+}
+
+bool SwapSpace::verify_chunk(std::uint64_t chunk) const {
+  const auto in_set = [&](const std::uint64_t* set) { return (set[chunk / 64] >> (chunk % 64) & 1) != 0; };
+  const bool any = in_set(touched());
+  const std::uint64_t end = std::min((chunk + 1) * kChunkBlocks, header_->blocks);
+  for (std::uint64_t first = chunk * kChunkBlocks; first < end; first += 64) {
+    std::uint16_t expected[64] = {};
+    for (unsigned holder = 0; holder < kMaxHolders; ++holder) {
+      if (!in_set(summary(holder))) continue;
+      for (std::uint64_t bits = bitmap(holder)[first / 64]; bits != 0; bits &= bits - 1) {
+        ++expected[std::countr_zero(bits)];
+      }
+    }
+    for (std::uint64_t b = first; b < std::min(first + 64, end); ++b) {
+      const SwapBlock block{static_cast<std::uint32_t>(b)};
+      const std::uint16_t have = any ? counts()[b] : std::uint16_t{0};
+      if (have != expected[b - first]) return false;
+      if (blist_.is_free(block) != (header_->geometry.usable(block) && have == 0)) return false;
+    }
+  }
+  return true;
+}
+
+}  // namespace enchilada

@@ -1,0 +1,104 @@
+// SwapSpace: the linear block space of swap, shared by the processes ("holders") of one tree.
+//
+// It lives in memory that they share; an object of this class is one process's view of it. Ground truth is
+// one bitmap per holder: the blocks that this process references. The 16-bit reference counts and the blist
+// are derived from the bitmaps and rebuilt from them when a process died inside the lock. Invariants:
+// count[b] = number of holders whose bitmap has b; b is free in the blist iff it is usable and count 0; each
+// operation changes only bitmaps of its own holder, of a child that does not run yet, or of a dead one, so a
+// kill -9 at any instruction plus drop_holder() leaks nothing and frees nothing that is referenced.
+// Memory of bitmaps and counts is touched lazily (a summary bit per 32768 blocks says where anything may be).
+// Lock: one RobustMutex, a leaf. No allocation, async-signal-safe.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+
+#include "base/units.h"
+#include "swap/blist.h"
+#include "swap/swap_geometry.h"
+
+namespace enchilada {
+
+class SwapSpace {
+ public:
+  static constexpr unsigned kMaxHolders = 256;
+  static constexpr unsigned kSupervisor =
+      kMaxHolders;  // a process that drops the dead and holds nothing itself
+
+  /// Does the process in this holder slot still live? Asked only while waiting for the lock.
+  struct Liveness {
+    bool (*alive)(void* context, unsigned holder) = nullptr;  // null = all live
+    void* context = nullptr;
+  };
+
+  [[nodiscard]] static std::size_t required_bytes(const SwapGeometry& geometry);
+  /// Formats zeroed storage, aligned to a page. False when the geometry is not valid or the storage too
+  /// small.
+  [[nodiscard]] static bool create(std::span<std::byte> storage, const SwapGeometry& geometry);
+  /// This process's view; `self` is its holder slot (or kSupervisor) and signs the lock.
+  [[nodiscard]] static std::optional<SwapSpace> attach(std::span<std::byte> storage, unsigned self,
+                                                       Liveness alive);
+  /// In the child of a process fork: it signs with its own slot from now on.
+  void set_self(unsigned holder) { self_ = holder; }
+
+  /// As many contiguous blocks as there are anywhere, up to `max`, in one stripe, referenced by `holder`;
+  /// empty when the space is full.
+  [[nodiscard]] BlockRun allocate(unsigned holder, PageCount max);
+  /// One more reference to blocks that somebody else references already.
+  void reference(unsigned holder, BlockRun run);
+  /// Gives the holder's reference up; blocks that nobody references any more become free.
+  void release(unsigned holder, BlockRun run);
+  /// Process fork: `to` gets a reference to all that `from` references. `to` must hold nothing. Called by the
+  /// parent before it forks; if the fork then fails or the child dies, drop_holder(to).
+  void clone_holder(unsigned from, unsigned to);
+  /// Gives up all that the holder references, because the process ended. Must come before the slot is used
+  /// again.
+  void drop_holder(unsigned holder);
+
+  [[nodiscard]] PageCount used() const;      // blocks that somebody references; a glance, no lock
+  [[nodiscard]] PageCount capacity() const;  // usable blocks, holes not counted
+  [[nodiscard]] PageCount available() const { return capacity() - used(); }
+  [[nodiscard]] PageCount peak() const;
+  [[nodiscard]] std::uint64_t rebuilds() const;  // times that the lock was inherited from a dead process
+  [[nodiscard]] SwapGeometry geometry() const;
+
+  [[nodiscard]] unsigned count_of(SwapBlock block) const;
+  [[nodiscard]] bool holds(unsigned holder, SwapBlock block) const;
+  /// All invariants above, the slow way. For tests and validation.
+  [[nodiscard]] bool verify() const;
+
+ private:
+  struct Header;
+  class Section;  // the lock, and the repair when it was inherited
+
+  SwapSpace(Header* header, unsigned self, Liveness alive);
+  [[nodiscard]] std::byte* at(std::uint64_t offset) const;
+  [[nodiscard]] std::uint16_t* counts() const;
+  [[nodiscard]] std::uint64_t* touched() const;                 // chunks whose counts were ever used
+  [[nodiscard]] std::uint64_t* summary(unsigned holder) const;  // chunks in which the holder may have blocks
+  [[nodiscard]] std::uint64_t* bitmap(unsigned holder) const;
+
+  template <class Use>
+  void for_each_chunk(const std::uint64_t* chunks, Use use) const;
+  template <class Use>
+  void for_each_word(unsigned holder, Use use) const;
+
+  void mark(unsigned holder, BlockRun run);
+  void unmark(unsigned holder, BlockRun run);
+  void add_counts(BlockRun run);
+  void drop_counts(BlockRun run);
+  void free_usable();
+  void rebuild();
+  void fill_referenced(std::uint64_t chunk);
+  void publish_usage();
+  [[nodiscard]] bool verify_chunk(std::uint64_t chunk) const;
+
+  Header* header_;
+  Blist blist_;
+  unsigned self_;
+  Liveness alive_;
+};
+
+}  // namespace enchilada
