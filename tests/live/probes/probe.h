@@ -62,7 +62,7 @@ char* map(size_t bytes);
 char* heap(size_t bytes);
 /// A heap object with this content, paged out by the next push_out().
 template <typename T>
-T* on_heap(const T& value) {
+T* on_heap(const T& value = T{}) {
   T* at = reinterpret_cast<T*>(heap(sizeof(T) < 64 ? 64 : sizeof(T)));
   *at = value;
   return at;

@@ -1,0 +1,733 @@
+// Probes of processes: fork with paged-out memory, exec in all its forms, children behind the runtime's back, dying trees.
+#include <dirent.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <spawn.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+
+#include <vector>
+
+#include "probe.h"
+
+extern char** environ;
+
+using namespace probe;
+
+namespace {
+
+constexpr size_t kMiB = size_t{1} << 20;
+
+/// argv as programs have it: an array on the heap of strings on the heap.
+char** heap_argv(const std::vector<std::string>& words) {
+  char** argv = reinterpret_cast<char**>(heap((words.size() + 1) * sizeof(char*)));
+  for (size_t i = 0; i < words.size(); i++) argv[i] = heap_string(words[i]);
+  argv[words.size()] = nullptr;
+  return argv;
+}
+
+/// What every exec'd child does: 2 x ram() of memory, filled, paged out, checked.
+int work_in_child(uint64_t seed) {
+  const size_t bytes = 2 * ram();
+  char* p = heap(bytes);
+  fill(p, bytes, seed);
+  push_out();
+  return first_wrong(p, bytes, seed) >= 0 ? 33 : 0;
+}
+
+void close_everything_from(int first) {
+  for (int fd = first; fd < 4096; fd++) close(fd);
+}
+
+}  // namespace
+
+// `--child work SEED`: says that argv arrived and that memory works.
+CHILD_MODE(work) { return argc == 2 ? work_in_child(static_cast<uint64_t>(atoi(argv[1]))) : 34; }
+
+// `--child env NAME VALUE COUNT`: the environment is what was given (entries of ours not counted).
+CHILD_MODE(env) {
+  const char* value = argc == 4 ? getenv(argv[1]) : nullptr;
+  if (!value || strcmp(value, argv[2]) != 0) return 35;
+  int others = 0;
+  for (char** e = environ; *e; e++) {
+    others += strncmp(*e, "LD_PRELOAD=", 11) != 0 && strncmp(*e, "ENCHILADA", 9) != 0;
+  }
+  if (others != atoi(argv[3])) return 36;
+  return work_in_child(1);
+}
+
+// `--child exec DEPTH`: execs itself until DEPTH is 0.
+CHILD_MODE(exec) {
+  if (argc != 2) return 37;
+  int depth = atoi(argv[1]);
+  if (work_in_child(static_cast<uint64_t>(depth)) != 0) return 38;
+  if (depth == 0) return 0;
+  execv(self_path(), heap_argv({"probe", "--child", "exec", std::to_string(depth - 1)}));
+  return 39;
+}
+
+// `--child big SECONDS`: holds memory until killed.
+CHILD_MODE(hold) {
+  char* p = heap(2 * ram());
+  for (uint64_t round = 1;; round++) {
+    fill(p, 2 * ram(), round);
+    if (first_wrong(p, 2 * ram(), round) >= 0) return 40;
+  }
+}
+
+PROBE(fork_of_paged_out_memory) {
+  const size_t bytes = 2 * ram();
+  char* p = heap(bytes);
+  char* q = map(bytes);
+  fill(p, bytes, 1);
+  fill(q, bytes, 2);
+  push_out();
+  pid_t child = fork();
+  if (child == 0) {
+    EXPECT_PATTERN(p, bytes, 1);
+    EXPECT_PATTERN(q, bytes, 2);
+    fill(p, bytes, 3);
+    fill(q, bytes, 4);
+    push_out();
+    EXPECT_PATTERN(p, bytes, 3);
+    EXPECT_PATTERN(q, bytes, 4);
+    _exit(0);
+  }
+  EXPECT_CHILD_OK(child);
+  EXPECT_PATTERN(p, bytes, 1);
+  EXPECT_PATTERN(q, bytes, 2);
+}
+
+PROBE(parent_and_child_write_at_once) {
+  const size_t bytes = 2 * ram();
+  char* p = heap(bytes);
+  fill(p, bytes, 5);
+  pid_t child = fork();
+  const uint64_t mine = child == 0 ? 100 : 200;
+  for (uint64_t round = 0; round < 3; round++) {
+    EXPECT_PATTERN(p, bytes / 2, round == 0 ? 5 : mine + round - 1);
+    fill(p, bytes / 2, mine + round);
+    push_out();
+  }
+  EXPECT_PATTERN(p, bytes / 2, mine + 2);
+  char* untouched = heap(bytes);  // the half that nobody wrote is still the old content
+  fill(untouched, bytes, 5);
+  EXPECT(memcmp(p + bytes / 2, untouched + bytes / 2, bytes / 2) == 0);
+  if (child == 0) _exit(0);
+  EXPECT_CHILD_OK(child);
+}
+
+PROBE(grandchildren) {
+  const size_t bytes = ram();
+  char* p = heap(bytes);
+  fill(p, bytes, 6);
+  push_out();
+  for (int depth = 0; depth < 4; depth++) {
+    pid_t child = fork();
+    EXPECT(child >= 0);
+    if (child > 0) {
+      EXPECT_CHILD_OK(child);
+      EXPECT_PATTERN(p, bytes, depth == 0 ? 6 : 6 + static_cast<uint64_t>(depth));
+      if (depth == 0) return;
+      _exit(0);
+    }
+    EXPECT_PATTERN(p, bytes, depth == 0 ? 6 : 6 + static_cast<uint64_t>(depth));
+    fill(p, bytes, 7 + static_cast<uint64_t>(depth));
+    push_out();
+  }
+  EXPECT_PATTERN(p, bytes, 10);
+  _exit(0);
+}
+
+PROBE(parent_gives_up_what_the_child_still_reads) {
+  const size_t bytes = 2 * ram();
+  char* p = map(bytes);
+  fill(p, bytes, 7);
+  push_out();
+  int ends[2];
+  EXPECT(pipe(ends) == 0);
+  pid_t child = fork();
+  if (child == 0) {
+    char go;
+    EXPECT(read(ends[0], &go, 1) == 1);
+    EXPECT_PATTERN(p, bytes, 7);
+    _exit(0);
+  }
+  EXPECT(munmap(p, bytes) == 0);  // its swap blocks are the child's now
+  char* other = map(bytes);
+  fill(other, bytes, 8);
+  push_out();
+  EXPECT(write(ends[1], "g", 1) == 1);
+  EXPECT_CHILD_OK(child);
+  EXPECT_PATTERN(other, bytes, 8);
+}
+
+PROBE(child_outlives_its_parent) {
+  const size_t bytes = ram();
+  char* p = heap(bytes);
+  fill(p, bytes, 9);
+  push_out();
+  int ends[2];
+  EXPECT(pipe(ends) == 0);
+  pid_t child = fork();
+  if (child == 0) {
+    if (fork() > 0) _exit(0);  // the middle one goes at once
+    usleep(50000);
+    bool good = first_wrong(p, bytes, 9) < 0;
+    fill(p, bytes, 10);
+    push_out();
+    good = good && first_wrong(p, bytes, 10) < 0;
+    EXPECT(write(ends[1], good ? "y" : "n", 1) == 1);
+    _exit(0);
+  }
+  EXPECT_CHILD_OK(child);
+  EXPECT(close(ends[1]) == 0);
+  char answer = 0;
+  EXPECT(read(ends[0], &answer, 1) == 1 && answer == 'y');
+  EXPECT_PATTERN(p, bytes, 9);
+}
+
+PROBE(many_children_at_once) {
+  const size_t bytes = ram() / 2;
+  char* p = heap(bytes);
+  fill(p, bytes, 11);
+  std::vector<pid_t> children;
+  for (uint64_t i = 0; i < 6; i++) {
+    pid_t child = fork();
+    if (child == 0) {
+      EXPECT_PATTERN(p, bytes, 11);
+      fill(p, bytes, 100 + i);
+      char* own = heap(bytes);
+      fill(own, bytes, 200 + i);
+      EXPECT_PATTERN(p, bytes, 100 + i);
+      EXPECT_PATTERN(own, bytes, 200 + i);
+      _exit(0);
+    }
+    children.push_back(child);
+  }
+  for (pid_t child : children) EXPECT_CHILD_OK(child);
+  EXPECT_PATTERN(p, bytes, 11);
+}
+
+PROBE(one_child_after_another) {
+  char* p = heap(ram());
+  for (uint64_t i = 0; i < 40; i++) {
+    fill(p, 256 * 1024, i);
+    pid_t child = fork();
+    if (child == 0) {
+      bool good = first_wrong(p, 256 * 1024, i) < 0;
+      fill(p, 256 * 1024, i + 1000);
+      _exit(good && first_wrong(p, 256 * 1024, i + 1000) < 0 ? 0 : 1);
+    }
+    EXPECT_CHILD_OK(child);
+    EXPECT_PATTERN(p, 256 * 1024, i);
+  }
+  push_out();
+}
+
+PROBE(fork_while_threads_work) {
+  static const size_t bytes = ram() / 2 / 4096 * 4096;
+  static volatile bool stop;
+  pthread_t threads[3];
+  for (auto& thread : threads) {
+    EXPECT(pthread_create(&thread, nullptr, [](void*) -> void* {
+             char* p = heap(bytes);
+             for (uint64_t round = 0; !stop; round++) {
+               fill(p, bytes, round);
+               void* volatile small = malloc(100 + round % 1000);
+               free(small);
+               EXPECT_PATTERN(p, bytes, round);
+             }
+             return nullptr;
+           }, nullptr) == 0);
+  }
+  char* mine = heap(bytes);
+  fill(mine, bytes, 77);
+  for (int i = 0; i < 12; i++) {
+    pid_t child = fork();
+    if (child == 0) {
+      EXPECT_PATTERN(mine, bytes, 77);
+      char* own = heap(bytes);  // the heap's locks are free in the child
+      fill(own, bytes, 5);
+      EXPECT_PATTERN(own, bytes, 5);
+      _exit(0);
+    }
+    EXPECT_CHILD_OK(child);
+  }
+  stop = true;
+  for (auto& thread : threads) EXPECT(pthread_join(thread, nullptr) == 0);
+  EXPECT_PATTERN(mine, bytes, 77);
+}
+
+PROBE(fork_from_a_thread) {
+  static char* p;
+  p = heap(ram());
+  fill(p, ram(), 12);
+  push_out();
+  pthread_t thread;
+  EXPECT(pthread_create(&thread, nullptr, [](void*) -> void* {
+           pid_t child = fork();
+           if (child == 0) {
+             bool good = first_wrong(p, ram(), 12) < 0;
+             push_out();
+             _exit(good && first_wrong(p, ram(), 12) < 0 ? 0 : 1);
+           }
+           EXPECT_CHILD_OK(child);
+           return nullptr;
+         }, nullptr) == 0);
+  EXPECT(pthread_join(thread, nullptr) == 0);
+  EXPECT_PATTERN(p, ram(), 12);
+}
+
+PROBE(atfork_handlers_touch_the_heap) {
+  static char* p;
+  static int before, in_parent, in_child;
+  p = heap(ram());
+  fill(p, ram(), 13);
+  push_out();
+  EXPECT(pthread_atfork([] { before += first_wrong(p, kMiB, 13) < 0; }, [] { in_parent += first_wrong(p, kMiB, 13) < 0; },
+                        [] { in_child += first_wrong(p, kMiB, 13) < 0; }) == 0);
+  pid_t child = fork();
+  if (child == 0) _exit(before == 1 && in_child == 1 && in_parent == 0 ? 0 : 1);
+  EXPECT_CHILD_OK(child);
+  EXPECT(before == 1 && in_parent == 1 && in_child == 0);
+}
+
+PROBE(fork_in_a_signal_handler) {
+  static char* p;
+  p = heap(ram());
+  fill(p, ram(), 14);
+  push_out();
+  signal(SIGUSR1, [](int) {
+    pid_t child = fork();
+    if (child == 0) _exit(first_wrong(p, ram(), 14) < 0 ? 0 : 1);
+    EXPECT_CHILD_OK(child);
+  });
+  for (int i = 0; i < 3; i++) EXPECT(raise(SIGUSR1) == 0);
+  EXPECT_PATTERN(p, ram(), 14);
+}
+
+PROBE(stdio_is_not_doubled_by_fork) {
+  // glibc's fork touches the FILE structures, which lie on the heap, before anything else runs in the child.
+  std::vector<FILE*> files;
+  for (int i = 0; i < 20; i++) {
+    files.push_back(fdopen(scratch_file(), "w+"));
+    EXPECT(files.back() && fputs("buffered", files.back()) >= 0);
+  }
+  push_out();
+  pid_t child = fork();
+  if (child == 0) {
+    for (FILE* file : files) EXPECT(fputs(" in the child", file) >= 0);
+    _exit(0);  // without flushing
+  }
+  EXPECT_CHILD_OK(child);
+  for (FILE* file : files) {
+    EXPECT(fflush(file) == 0);
+    struct stat st{};
+    EXPECT(fstat(fileno(file), &st) == 0 && st.st_size == 8);
+    EXPECT(fclose(file) == 0);
+  }
+}
+
+PROBE(vfork_and_exec) {
+  char* p = heap(ram());
+  fill(p, ram(), 15);
+  for (int i = 0; i < 5; i++) {
+    char* path = heap_string(self_path());
+    char** argv = heap_argv({"probe", "--child", "work", std::to_string(i)});
+    push_out();
+    pid_t child = vfork();
+    if (child == 0) {
+      execv(path, argv);
+      _exit(50);
+    }
+    EXPECT_CHILD_OK(child);
+    EXPECT_PATTERN(p, ram(), 15);
+  }
+  pid_t child = vfork();
+  if (child == 0) _exit(0);
+  EXPECT_CHILD_OK(child);
+  push_out();
+  EXPECT_PATTERN(p, ram(), 15);
+}
+
+PROBE(vfork_as_python_does) {  // signals reset, descriptors closed, argv on the heap
+  char* path = heap_string(self_path());
+  char** argv = heap_argv({"probe", "--child", "work", "3"});
+  auto* all = on_heap(sigset_t{});
+  auto* old = on_heap(sigset_t{});
+  sigfillset(all);
+  push_out();
+  EXPECT(pthread_sigmask(SIG_BLOCK, all, old) == 0);
+  pid_t child = vfork();
+  if (child == 0) {
+    for (int s : {SIGPIPE, SIGXFSZ, SIGSEGV, SIGBUS, SIGSYS}) signal(s, SIG_DFL);
+    pthread_sigmask(SIG_SETMASK, old, nullptr);
+    close_everything_from(3);
+    execv(path, argv);
+    _exit(51);
+  }
+  EXPECT(pthread_sigmask(SIG_SETMASK, old, nullptr) == 0);
+  EXPECT_CHILD_OK(child);
+  char* p = heap(2 * ram());
+  fill(p, 2 * ram(), 16);
+  push_out();
+  EXPECT_PATTERN(p, 2 * ram(), 16);
+}
+
+PROBE(posix_spawn_with_everything_on_the_heap) {
+  char* path = heap_string(self_path());
+  char** argv = heap_argv({"probe", "--child", "env", "PROBE_VALUE", "spawned", "3"});
+  char** env = heap_argv({"PROBE_VALUE=spawned", "ENCHILADA_PROBE_RAM=" + std::to_string(ram() / kMiB), "A=b", "C=d"});
+  auto* actions = on_heap(posix_spawn_file_actions_t{});
+  auto* attributes = on_heap(posix_spawnattr_t{});
+  char* null = heap_string("/dev/null");
+  EXPECT(posix_spawn_file_actions_init(actions) == 0);
+  EXPECT(posix_spawn_file_actions_addopen(actions, 0, null, O_RDONLY, 0) == 0);
+  EXPECT(posix_spawn_file_actions_adddup2(actions, 2, 9) == 0);
+  EXPECT(posix_spawnattr_init(attributes) == 0);
+  sigset_t defaults;
+  sigfillset(&defaults);
+  EXPECT(posix_spawnattr_setsigdefault(attributes, &defaults) == 0);
+  EXPECT(posix_spawnattr_setflags(attributes, POSIX_SPAWN_SETSIGDEF) == 0);
+  auto* child = on_heap(pid_t{0});
+  for (int i = 0; i < 4; i++) {
+    push_out();
+    EXPECT_EQ(posix_spawn(child, path, actions, attributes, argv, env), 0);
+    EXPECT_CHILD_OK(*child);
+  }
+  EXPECT_EQ(posix_spawnp(child, heap_string("true"), nullptr, nullptr, heap_argv({"true"}), environ), 0);
+  EXPECT_CHILD_OK(*child);
+  EXPECT_EQ(posix_spawn(child, heap_string("/no/such/program"), nullptr, nullptr, argv, env), ENOENT);
+}
+
+PROBE(system_and_popen) {
+  char* command = heap_string("exit 7");
+  push_out();
+  EXPECT_EQ(WEXITSTATUS(system(command)), 7);
+  char* pipeline = heap_string("i=0; while [ $i -lt 1000 ]; do echo $i; i=$((i+1)); done | sort -rn | head -n 3 | tr '\\n' ,");
+  char* mode = heap_string("r");
+  push_out();
+  FILE* out = popen(pipeline, mode);
+  EXPECT(out != nullptr);
+  char* line = heap(100);
+  push_out();
+  EXPECT(fgets(line, 100, out) != nullptr);
+  EXPECT(!strcmp(line, "999,998,997,"));
+  EXPECT_EQ(pclose(out), 0);
+  FILE* in = popen("cat > /dev/null", "w");
+  EXPECT(in != nullptr);
+  char* text = heap(kMiB);
+  fill(text, kMiB, 17);
+  push_out();
+  EXPECT_EQ(fwrite(text, 1, kMiB, in), kMiB);
+  EXPECT_EQ(pclose(in), 0);
+}
+
+PROBE(exec_with_a_cleared_environment) {
+  char* path = heap_string(self_path());
+  char** argv = heap_argv({"probe", "--child", "env", "ONLY", "this", "1"});
+  char** env = heap_argv({"ONLY=this"});
+  push_out();
+  pid_t child = fork();
+  if (child == 0) {
+    execve(path, argv, env);
+    _exit(52);
+  }
+  EXPECT_CHILD_OK(child);
+  push_out();
+  child = fork();
+  if (child == 0) {
+    clearenv();
+    setenv("ONLY", "this", 1);
+    execvp(path, argv);
+    _exit(53);
+  }
+  EXPECT_CHILD_OK(child);
+  child = fork();
+  if (child == 0) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    fexecve(fd, argv, env);
+    _exit(54);
+  }
+  EXPECT_CHILD_OK(child);
+}
+
+PROBE(exec_of_exec_of_exec) {
+  pid_t child = fork();
+  if (child == 0) {
+    execv(self_path(), heap_argv({"probe", "--child", "exec", "4"}));
+    _exit(55);
+  }
+  EXPECT_CHILD_OK(child);
+  push_out();
+}
+
+PROBE(failed_exec_leaves_all_as_it_was) {
+  char* p = heap(2 * ram());
+  fill(p, 2 * ram(), 18);
+  for (int i = 0; i < 20; i++) {
+    errno = 0;
+    EXPECT(execv(heap_string("/no/such/program"), heap_argv({"x"})) == -1 && errno == ENOENT);
+    errno = 0;
+    EXPECT(execl("/", "x", static_cast<char*>(nullptr)) == -1 && errno == EACCES);
+  }
+  push_out();
+  EXPECT_PATTERN(p, 2 * ram(), 18);
+}
+
+PROBE(everything_closed_then_allocate_and_exec) {
+  char* p = heap(2 * ram());
+  fill(p, 2 * ram(), 19);
+  close_everything_from(3);
+  push_out();
+  EXPECT_PATTERN(p, 2 * ram(), 19);
+#ifdef SYS_close_range
+  (void)syscall(SYS_close_range, 3u, ~0u, 0u);
+  push_out();
+#endif
+  for (int fd = 3; fd < 64; fd++) EXPECT_EQ(dup2(0, fd), fd);  // and every number taken
+  push_out();
+  EXPECT_PATTERN(p, 2 * ram(), 19);
+  close_everything_from(3);
+  pid_t child = fork();
+  if (child == 0) {
+    close_everything_from(3);
+    if (first_wrong(p, 2 * ram(), 19) >= 0) _exit(1);
+    execv(self_path(), heap_argv({"probe", "--child", "work", "20"}));
+    _exit(56);
+  }
+  EXPECT_CHILD_OK(child);
+  EXPECT_PATTERN(p, 2 * ram(), 19);
+}
+
+PROBE(everything_closed_as_proc_lists_it) {  // closes what /proc/self/fd shows, as daemons do
+  char* p = heap(2 * ram());
+  fill(p, 2 * ram(), 20);
+  DIR* dir = opendir("/proc/self/fd");
+  EXPECT(dir != nullptr);
+  std::vector<int> fds;
+  while (dirent* entry = readdir(dir)) {
+    int fd = atoi(entry->d_name);
+    if (fd > 2 && fd != dirfd(dir)) fds.push_back(fd);
+  }
+  EXPECT(closedir(dir) == 0);
+  for (int fd : fds) (void)close(fd);
+  push_out();
+  EXPECT_PATTERN(p, 2 * ram(), 20);
+}
+
+PROBE(standard_descriptors_closed) {
+  pid_t child = fork();
+  if (child == 0) {
+    close(0);
+    close(1);
+    close(2);
+    char* p = heap(2 * ram());
+    fill(p, 2 * ram(), 21);
+    push_out();
+    if (first_wrong(p, 2 * ram(), 21) >= 0) _exit(1);
+    execv(self_path(), heap_argv({"probe", "--child", "work", "22"}));
+    _exit(57);
+  }
+  EXPECT_CHILD_OK(child);
+}
+
+PROBE(clone_behind_our_back) {
+  // A child that no library sees. It may die by a signal, or see the right bytes; it must not see zeros, and what it
+  // writes must not be seen here.
+  char* p = heap(2 * ram());
+  fill(p, 2 * ram(), 22);
+  push_out();
+  for (int i = 0; i < 5; i++) {
+    long child = syscall(SYS_clone, SIGCHLD, nullptr, nullptr, nullptr, nullptr);
+    if (child == 0) {
+      ssize_t wrong = first_wrong(p, 2 * ram(), 22);
+      if (wrong < 0) fill(p, 2 * ram(), 23);
+      syscall(SYS_exit_group, wrong < 0 ? 0 : 58);
+    }
+    EXPECT(child > 0);
+    int status = 0;
+    EXPECT_EQ(waitpid(static_cast<pid_t>(child), &status, 0), static_cast<pid_t>(child));
+    EXPECT(WIFSIGNALED(status) || WEXITSTATUS(status) == 0);
+    EXPECT_PATTERN(p, 2 * ram(), 22);
+  }
+}
+
+PROBE(clone_sharing_memory) {  // as posix_spawn does inside: CLONE_VM | CLONE_VFORK on a stack from malloc
+  static char* p;
+  p = heap(ram());
+  fill(p, ram(), 24);
+  const size_t bytes = 256 * 1024;
+  char* stack = heap(bytes);
+  push_out();
+  int child = clone([](void*) -> int { return first_wrong(p, 65536, 24) < 0 ? 0 : 1; }, stack + bytes - 64,
+                    CLONE_VM | CLONE_VFORK | SIGCHLD, nullptr);
+  EXPECT(child > 0);
+  int status = 0;
+  EXPECT_EQ(waitpid(child, &status, 0), child);
+  EXPECT(WIFSIGNALED(status) || WEXITSTATUS(status) == 0);
+  EXPECT_PATTERN(p, ram(), 24);
+}
+
+PROBE(a_shell_with_many_children) {
+  char* p = heap(ram());
+  fill(p, ram(), 25);
+  push_out();
+  FILE* out = popen("n=0; for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25; do "
+                    "/bin/true && n=$((n + $(/bin/echo 1))); done; echo $n", "r");
+  EXPECT(out != nullptr);
+  char line[100];
+  EXPECT(fgets(line, sizeof line, out) != nullptr);
+  EXPECT_EQ(atoi(line), 25);
+  EXPECT_EQ(pclose(out), 0);
+  EXPECT_PATTERN(p, ram(), 25);
+}
+
+PROBE(killed_children_take_nothing_with_them) {
+  char* p = heap(ram());
+  fill(p, ram(), 26);
+  for (int round = 0; round < 4; round++) {
+    std::vector<pid_t> children;
+    for (int i = 0; i < 3; i++) {
+      pid_t child = fork();
+      if (child == 0) {
+        if (i == 1) {
+          execv(self_path(), heap_argv({"probe", "--child", "hold"}));
+          _exit(59);
+        }
+        for (uint64_t n = 1;; n++) {
+          fill(p, ram(), n);
+          if (first_wrong(p, ram(), n) >= 0) _exit(60);
+        }
+      }
+      children.push_back(child);
+    }
+    usleep(30000 + 17000 * static_cast<unsigned>(round));
+    for (pid_t child : children) {
+      EXPECT(kill(child, SIGKILL) == 0);
+      int status = 0;
+      EXPECT_EQ(waitpid(child, &status, 0), child);
+      EXPECT(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    }
+    EXPECT_PATTERN(p, ram(), 26);
+    push_out();
+  }
+  char* q = heap(3 * ram());
+  fill(q, 3 * ram(), 27);
+  EXPECT_PATTERN(q, 3 * ram(), 27);
+  EXPECT_PATTERN(p, ram(), 26);
+}
+
+PROBE(parent_killed_child_goes_on) {
+  int ends[2];
+  EXPECT(pipe(ends) == 0);
+  pid_t parent = fork();
+  if (parent == 0) {
+    char* p = heap(2 * ram());
+    fill(p, 2 * ram(), 28);
+    if (fork() == 0) {
+      usleep(60000);
+      bool good = first_wrong(p, 2 * ram(), 28) < 0;
+      fill(p, 2 * ram(), 29);
+      push_out();
+      good = good && first_wrong(p, 2 * ram(), 29) < 0;
+      (void)!write(ends[1], good ? "y" : "n", 1);
+      _exit(0);
+    }
+    for (uint64_t n = 1;; n++) fill(p, 2 * ram(), n);
+  }
+  usleep(40000);
+  EXPECT(kill(parent, SIGKILL) == 0);
+  EXPECT_EQ(waitpid(parent, nullptr, 0), parent);
+  EXPECT(close(ends[1]) == 0);
+  char answer = 0;
+  EXPECT(read(ends[0], &answer, 1) == 1 && answer == 'y');
+}
+
+PROBE(a_process_that_makes_itself_a_daemon) {
+  std::string path = scratch_folder() + "/probe-daemon-" + std::to_string(getpid());
+  char* p = heap(ram());
+  fill(p, ram(), 30);
+  push_out();
+  pid_t child = fork();
+  if (child == 0) {
+    setsid();
+    if (fork() > 0) _exit(0);
+    for (int fd = 0; fd < 1024; fd++) close(fd);
+    (void)open("/dev/null", O_RDWR);
+    (void)!dup(0);
+    (void)!dup(0);
+    (void)!chdir("/");
+    bool good = first_wrong(p, ram(), 30) < 0;
+    fill(p, ram(), 31);
+    push_out();
+    good = good && first_wrong(p, ram(), 31) < 0;
+    int fd = open((path + "~").c_str(), O_CREAT | O_WRONLY, 0600);
+    (void)!write(fd, good ? "good" : "bad!", 4);
+    close(fd);
+    rename((path + "~").c_str(), path.c_str());
+    _exit(0);
+  }
+  EXPECT_CHILD_OK(child);
+  int fd = -1;
+  for (int i = 0; i < 2000 && fd < 0; i++) {
+    fd = open(path.c_str(), O_RDONLY);
+    if (fd < 0) usleep(10000);
+  }
+  EXPECT(fd >= 0);
+  char answer[4];
+  EXPECT(read(fd, answer, 4) == 4 && memcmp(answer, "good", 4) == 0);
+  EXPECT(unlink(path.c_str()) == 0);
+  EXPECT_PATTERN(p, ram(), 30);
+}
+
+PROBE(memory_marked_dontfork_or_wipeonfork) {
+  char* absent = map(kMiB);
+  char* wiped = map(kMiB);
+  fill(absent, kMiB, 32);
+  fill(wiped, kMiB, 33);
+  EXPECT(madvise(absent, kMiB, MADV_DONTFORK) == 0);
+  EXPECT(madvise(wiped, kMiB, MADV_WIPEONFORK) == 0);
+  push_out();
+  pid_t child = fork();
+  if (child == 0) {
+    if (first_nonzero(wiped, kMiB) >= 0) _exit(1);
+    (void)*reinterpret_cast<volatile char*>(absent);  // not there: SIGSEGV
+    _exit(2);
+  }
+  int status = 0;
+  EXPECT_EQ(waitpid(child, &status, 0), child);
+  EXPECT(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
+  EXPECT_PATTERN(absent, kMiB, 32);
+  EXPECT_PATTERN(wiped, kMiB, 33);
+}
+
+PROBE(protections_and_holes_survive_fork) {
+  char* p = map(4 * kMiB);
+  fill(p, 4 * kMiB, 34);
+  EXPECT(mprotect(p, kMiB, PROT_READ) == 0);
+  EXPECT(munmap(p + kMiB, kMiB) == 0);
+  EXPECT(mprotect(p + 2 * kMiB, kMiB, PROT_NONE) == 0);
+  push_out();
+  for (int what = 0; what < 4; what++) {
+    pid_t child = fork();
+    if (child == 0) {
+      if (what < 3) {
+        p[static_cast<size_t>(what) * kMiB + 5] = 1;  // read-only, hole, no access: each is a SIGSEGV
+        _exit(1);
+      }
+      EXPECT_PATTERN(p, kMiB, 34);
+      p[3 * kMiB + 5] = 1;
+      EXPECT(mprotect(p + 2 * kMiB, kMiB, PROT_READ | PROT_WRITE) == 0);
+      p[2 * kMiB] = 1;
+      _exit(0);
+    }
+    int status = 0;
+    EXPECT_EQ(waitpid(child, &status, 0), child);
+    EXPECT(what < 3 ? WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV : status == 0);
+  }
+}

@@ -1,0 +1,419 @@
+// Probes of threads: synchronisation on the heap, stacks of many kinds, coming and going, all while memory is paged.
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <semaphore.h>
+#include <setjmp.h>
+#include <sys/syscall.h>
+#include <ucontext.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <deque>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "probe.h"
+
+using namespace probe;
+
+namespace {
+
+constexpr size_t kMiB = size_t{1} << 20;
+
+template <typename Body>
+void in_threads(size_t count, Body body) {
+  std::vector<std::thread> threads;
+  for (size_t i = 0; i < count; i++) threads.emplace_back(body, i);
+  for (auto& thread : threads) thread.join();
+}
+
+}  // namespace
+
+PROBE(two_threads_fault_and_are_paged_out) {
+  const size_t bytes = 2 * ram();
+  char* p[2] = {map(bytes), map(bytes)};
+  in_threads(2, [&](size_t me) {
+    for (uint64_t round = 0; round < 4; round++) {
+      fill(p[me], bytes, round * 2 + me);
+      EXPECT_PATTERN(p[me], bytes, round * 2 + me);
+    }
+  });
+}
+
+PROBE(threads_fault_on_the_same_pages) {
+  const size_t bytes = 3 * ram();
+  auto* p = reinterpret_cast<std::atomic<uint64_t>*>(map(bytes));
+  const size_t words = bytes / 8, step = 512;  // one word a page
+  in_threads(4, [&](size_t me) {
+    for (int round = 0; round < 3; round++) {
+      for (size_t i = 0; i < words; i += step) {
+        const size_t at = me % 2 ? words - step - i : i;
+        p[at + me].fetch_add(1);
+        p[at + 8].fetch_add(1);
+      }
+    }
+  });
+  for (size_t i = 0; i < words; i += step) {
+    for (size_t me = 0; me < 4; me++) EXPECT_EQ(p[i + me].load(), 3u);
+    EXPECT_EQ(p[i + 8].load(), 12u);
+  }
+}
+
+PROBE(writers_lose_nothing_to_eviction) {
+  // A small hot array written all the time while another thread forces everything out again and again.
+  const size_t pages = 64;
+  auto* hot = reinterpret_cast<volatile uint64_t*>(map(pages * 4096));
+  std::atomic<bool> stop{false};
+  std::thread pusher([&] {
+    for (int i = 0; i < 12; i++) push_out();
+    stop = true;
+  });
+  uint64_t round = 0;
+  while (!stop) {
+    round++;
+    for (size_t i = 0; i < pages; i++) {
+      EXPECT_EQ(hot[i * 512 + i], round - 1);
+      hot[i * 512 + i] = round;
+    }
+  }
+  pusher.join();
+  for (size_t i = 0; i < pages; i++) EXPECT_EQ(hot[i * 512 + i], round);
+}
+
+PROBE(mutex_and_condition_on_the_heap) {
+  struct Queue {
+    std::mutex mutex;
+    std::condition_variable filled, drained;
+    std::deque<std::vector<uint64_t>> items;
+    bool done = false;
+  };
+  auto queue = std::make_unique<Queue>();
+  std::atomic<uint64_t> sum{0};
+  std::vector<std::thread> consumers;
+  for (int i = 0; i < 6; i++) {
+    consumers.emplace_back([&] {
+      for (;;) {
+        std::unique_lock lock(queue->mutex);
+        queue->filled.wait(lock, [&] { return queue->done || !queue->items.empty(); });
+        if (queue->items.empty()) return;
+        auto item = std::move(queue->items.front());
+        queue->items.pop_front();
+        queue->drained.notify_one();
+        lock.unlock();
+        EXPECT_PATTERN(item.data(), (item.size() - 1) * 8, item.back());
+        sum += item.back();
+      }
+    });
+  }
+  uint64_t expected = 0;
+  for (uint64_t n = 1; n <= 400; n++) {
+    std::vector<uint64_t> item(16384);  // 128 KiB
+    fill(item.data(), (item.size() - 1) * 8, n);
+    item.back() = n;
+    expected += n;
+    std::unique_lock lock(queue->mutex);
+    queue->drained.wait(lock, [&] { return queue->items.size() < 3 * ram() / (128 * 1024); });
+    queue->items.push_back(std::move(item));
+    queue->filled.notify_one();
+    if (n % 100 == 0) {
+      lock.unlock();
+      push_out();
+    }
+  }
+  {
+    std::lock_guard lock(queue->mutex);
+    queue->done = true;
+  }
+  queue->filled.notify_all();
+  for (auto& thread : consumers) thread.join();
+  EXPECT_EQ(sum.load(), expected);
+}
+
+PROBE(semaphores_barriers_and_rwlocks_on_the_heap) {
+  auto* semaphore = on_heap(sem_t{});
+  auto* barrier = on_heap(pthread_barrier_t{});
+  auto* lock = on_heap(pthread_rwlock_t{});
+  EXPECT(sem_init(semaphore, 0, 0) == 0);
+  EXPECT(pthread_barrier_init(barrier, nullptr, 4) == 0);
+  EXPECT(pthread_rwlock_init(lock, nullptr) == 0);
+  auto* value = on_heap(uint64_t{0});
+  in_threads(4, [&](size_t me) {
+    for (int i = 0; i < 10; i++) {
+      pthread_barrier_wait(barrier);
+      if (me == 0) push_out();
+      pthread_rwlock_wrlock(lock);
+      *value += 1;
+      pthread_rwlock_unlock(lock);
+      sem_post(semaphore);
+      pthread_rwlock_rdlock(lock);
+      EXPECT(*value > 0);
+      pthread_rwlock_unlock(lock);
+      sem_wait(semaphore);
+    }
+  });
+  EXPECT_EQ(*value, 40u);
+}
+
+PROBE(process_shared_mutex_in_shared_memory) {
+  struct Shared {
+    pthread_mutex_t mutex;
+    pthread_cond_t condition;
+    int turn;
+  };
+  auto* shared = static_cast<Shared*>(mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+  pthread_mutexattr_t mutex_kind;
+  pthread_condattr_t condition_kind;
+  pthread_mutexattr_init(&mutex_kind);
+  pthread_mutexattr_setpshared(&mutex_kind, PTHREAD_PROCESS_SHARED);
+  pthread_condattr_init(&condition_kind);
+  pthread_condattr_setpshared(&condition_kind, PTHREAD_PROCESS_SHARED);
+  pthread_mutex_init(&shared->mutex, &mutex_kind);
+  pthread_cond_init(&shared->condition, &condition_kind);
+  pid_t child = fork();
+  const int mine = child == 0;
+  for (int i = 0; i < 20; i++) {
+    EXPECT(pthread_mutex_lock(&shared->mutex) == 0);
+    while (shared->turn % 2 != mine) pthread_cond_wait(&shared->condition, &shared->mutex);
+    shared->turn++;
+    pthread_cond_signal(&shared->condition);
+    EXPECT(pthread_mutex_unlock(&shared->mutex) == 0);
+    stir();
+  }
+  if (child == 0) _exit(0);
+  EXPECT_CHILD_OK(child);
+  EXPECT_EQ(shared->turn, 40);
+  push_out();
+}
+
+PROBE(robust_mutex_on_the_heap) {
+  auto* mutex = on_heap(pthread_mutex_t{});
+  pthread_mutexattr_t kind;
+  EXPECT(pthread_mutexattr_init(&kind) == 0);
+  EXPECT(pthread_mutexattr_setrobust(&kind, PTHREAD_MUTEX_ROBUST) == 0);
+  EXPECT(pthread_mutex_init(mutex, &kind) == 0);
+  for (int i = 0; i < 3; i++) {
+    std::thread([&] {
+      EXPECT(pthread_mutex_lock(mutex) == 0);
+      push_out();  // the mutex is out when its owner dies
+    }).join();
+    EXPECT_EQ(pthread_mutex_lock(mutex), EOWNERDEAD);
+    EXPECT(pthread_mutex_consistent(mutex) == 0);
+    EXPECT(pthread_mutex_unlock(mutex) == 0);
+  }
+}
+
+PROBE(threads_come_and_go_under_pressure) {
+  char* p = heap(2 * ram());
+  fill(p, 2 * ram(), 1);
+  std::atomic<int> ran{0};
+  for (int round = 0; round < 40; round++) {
+    in_threads(6, [&](size_t me) {
+      char* own = heap(200000);
+      fill(own, 200000, me);
+      const size_t at = (me * 7919 + static_cast<size_t>(round) * 104729) * 4096 % (2 * ram());
+      (void)*reinterpret_cast<volatile char*>(p + at);
+      EXPECT_PATTERN(own, 200000, me);
+      free(own);
+      ran++;
+    });
+  }
+  EXPECT_EQ(ran.load(), 240);
+  EXPECT_PATTERN(p, 2 * ram(), 1);
+}
+
+PROBE(detached_threads_and_exit_of_main) {
+  // The main thread leaves by pthread_exit; the process ends when the last thread does.
+  pid_t child = fork();
+  if (child == 0) {
+    static char* p;
+    p = heap(2 * ram());
+    fill(p, 2 * ram(), 2);
+    pthread_t thread;
+    EXPECT(pthread_create(&thread, nullptr, [](void*) -> void* {
+             usleep(20000);
+             push_out();
+             _exit(first_wrong(p, 2 * ram(), 2) < 0 ? 0 : 1);
+           }, nullptr) == 0);
+    EXPECT(pthread_detach(thread) == 0);
+    pthread_exit(nullptr);
+  }
+  EXPECT_CHILD_OK(child);
+  push_out();
+}
+
+PROBE(thread_stacks_from_malloc) {
+  const size_t bytes = 512 * 1024;
+  for (int round = 0; round < 4; round++) {
+    void* stack = aligned_alloc(4096, bytes);
+    EXPECT(stack != nullptr);
+    memset(stack, 0x77, bytes);
+    push_out();
+    pthread_attr_t attributes;
+    EXPECT(pthread_attr_init(&attributes) == 0);
+    EXPECT(pthread_attr_setstack(&attributes, stack, bytes) == 0);
+    pthread_t thread;
+    EXPECT(pthread_create(&thread, &attributes, [](void* base) -> void* {
+             char deep[300000];
+             const auto at = reinterpret_cast<char*>(deep), low = static_cast<char*>(base);
+             if (at < low || at > low + 512 * 1024) return nullptr;
+             fill(deep, sizeof deep / 8 * 8, 3);
+             push_out();
+             int fd = scratch_file();
+             if (write(fd, deep, sizeof deep) != static_cast<ssize_t>(sizeof deep)) return nullptr;
+             return first_wrong(deep, sizeof deep / 8 * 8, 3) < 0 ? base : nullptr;
+           }, stack) == 0);
+    void* result = nullptr;
+    EXPECT(pthread_join(thread, &result) == 0);
+    EXPECT(result == stack);
+    free(stack);
+  }
+}
+
+PROBE(coroutines_on_stacks_from_malloc) {
+  constexpr size_t kCount = 300, kStack = 128 * 1024;
+  static ucontext_t main_context;
+  static std::vector<ucontext_t> contexts;
+  static size_t finished;
+  static bool wrong;
+  contexts.resize(kCount);
+  for (size_t i = 0; i < kCount; i++) {
+    EXPECT(getcontext(&contexts[i]) == 0);
+    contexts[i].uc_stack.ss_sp = heap(kStack);
+    contexts[i].uc_stack.ss_size = kStack;
+    contexts[i].uc_link = &main_context;
+    makecontext(&contexts[i], reinterpret_cast<void (*)()>(+[](int me) {
+                  char local[90000];
+                  fill(local, sizeof local, static_cast<uint64_t>(me));
+                  for (int round = 0; round < 3; round++) {
+                    swapcontext(&contexts[static_cast<size_t>(me)], &main_context);
+                    if (first_wrong(local, sizeof local, static_cast<uint64_t>(me)) >= 0) wrong = true;
+                    int fd = open("/dev/null", 1);
+                    if (write(fd, local, sizeof local) != static_cast<ssize_t>(sizeof local)) wrong = true;
+                    close(fd);
+                  }
+                  finished++;
+                }), 1, static_cast<int>(i));
+  }
+  for (int round = 0; round < 4; round++) {
+    for (size_t i = 0; i < kCount; i++) EXPECT(swapcontext(&main_context, &contexts[i]) == 0);
+  }
+  EXPECT_EQ(finished, kCount);
+  EXPECT(!wrong);
+}
+
+PROBE(signals_on_a_coroutine_stack) {
+  // The handler runs on the interrupted stack, which is managed memory.
+  static volatile int handled;
+  signal(SIGUSR1, [](int) {
+    char local[20000];
+    fill(local, sizeof local, 9);
+    stir();
+    handled = handled + (first_wrong(local, sizeof local, 9) < 0);
+  });
+  static ucontext_t main_context, context;
+  EXPECT(getcontext(&context) == 0);
+  context.uc_stack.ss_size = 512 * 1024;
+  context.uc_stack.ss_sp = heap(context.uc_stack.ss_size);
+  context.uc_link = &main_context;
+  makecontext(&context, [] {
+    for (int i = 0; i < 10; i++) {
+      raise(SIGUSR1);
+      push_out();
+    }
+  }, 0);
+  EXPECT(swapcontext(&main_context, &context) == 0);
+  EXPECT_EQ(static_cast<int>(handled), 10);
+}
+
+PROBE(cancelled_in_a_blocking_read) {
+  static int ends[2];
+  EXPECT(pipe(ends) == 0);
+  const int rounds = 60;
+  const size_t each = 4 * ram() / rounds / 4096 * 4096;
+  char* p = heap(each * rounds);
+  fill(p, each * rounds, 4);
+  for (int i = 0; i < rounds; i++) {
+    pthread_t thread;
+    struct Argument {
+      char* at;
+      size_t bytes;
+    } argument{p + static_cast<size_t>(i) * each, each};
+    EXPECT(pthread_create(&thread, nullptr, [](void* a) -> void* {
+             auto* what = static_cast<Argument*>(a);
+             (void)!read(ends[0], what->at, what->bytes);
+             return nullptr;
+           }, &argument) == 0);
+    usleep(2000);
+    EXPECT(pthread_cancel(thread) == 0);
+    void* result = nullptr;
+    EXPECT(pthread_join(thread, &result) == 0);
+    EXPECT(result == PTHREAD_CANCELED);
+  }
+  EXPECT_PATTERN(p, each * rounds, 4);  // nothing stayed wired: 4 x ram() was lent to those reads
+  push_out();
+}
+
+PROBE(thread_local_storage_and_keys) {
+  static thread_local char big[200000];
+  static std::atomic<int> destroyed;
+  pthread_key_t key;
+  EXPECT(pthread_key_create(&key, [](void* p) {
+           destroyed += first_wrong(p, 80000, 6) < 0;
+           free(p);
+         }) == 0);
+  in_threads(8, [&](size_t me) {
+    fill(big, sizeof big, me);
+    void* own = heap(80000);
+    fill(own, 80000, 6);
+    EXPECT(pthread_setspecific(key, own) == 0);
+    push_out();
+    EXPECT_PATTERN(big, sizeof big, me);
+  });
+  EXPECT_EQ(destroyed.load(), 8);
+}
+
+PROBE(a_lock_handed_around_many_threads) {
+  struct Cell {
+    std::mutex mutex;
+    uint64_t value = 0;
+    char rest[4000];
+  };
+  const size_t count = 2 * ram() / sizeof(Cell);
+  auto* cells = new Cell[count];
+  in_threads(8, [&](size_t me) {
+    uint64_t random = me + 1;
+    for (int i = 0; i < 3000; i++) {
+      random = random * 6364136223846793005ull + 1442695040888963407ull;
+      Cell& cell = cells[(random >> 33) % count];
+      std::lock_guard lock(cell.mutex);
+      cell.value++;
+    }
+  });
+  uint64_t total = 0;
+  for (size_t i = 0; i < count; i++) total += cells[i].value;
+  EXPECT_EQ(total, 24000u);
+}
+
+PROBE(unmap_and_protect_while_others_fault) {
+  std::atomic<bool> stop{false};
+  std::thread changer([&] {
+    while (!stop) {
+      char* p = map(2 * kMiB);
+      fill(p, 2 * kMiB, 8);
+      EXPECT(mprotect(p, kMiB, PROT_READ) == 0);
+      EXPECT_PATTERN(p, 2 * kMiB, 8);
+      p = static_cast<char*>(mremap(p + kMiB, kMiB, 3 * kMiB, MREMAP_MAYMOVE));
+      EXPECT(p != MAP_FAILED);
+      EXPECT(munmap(p, 3 * kMiB) == 0);
+    }
+  });
+  char* p = map(2 * ram());
+  for (uint64_t round = 0; round < 4; round++) {
+    fill(p, 2 * ram(), round);
+    EXPECT_PATTERN(p, 2 * ram(), round);
+  }
+  stop = true;
+  changer.join();
+}
