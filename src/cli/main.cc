@@ -9,6 +9,7 @@
 #include <exception>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "cli/doctor.h"
 #include "cli/run_command.h"
@@ -61,7 +62,6 @@ void add_run(CLI::App& app, Arguments* a) {
   run->add_flag("-q,--quiet", a->run.quiet, "No summary at the end");
   run->add_flag("-v,--verbose", a->run.verbose, "Say more about what is managed");
   run->add_flag("--force-copy", a->run.force_copy, "Use the transport of older kernels (copy instead of move)");
-  run->prefix_command();
   run->footer(kExamples);
   run->formatter(std::make_shared<RunFormatter>());
 }
@@ -72,12 +72,7 @@ int do_run(CLI::App& run, Arguments* a) {
     fmt::print("{}", settings_help());
     return 0;
   }
-  a->run.command = run.remaining();
-  if (!a->run.command.empty() && a->run.command.front() == "--") a->run.command.erase(a->run.command.begin());
   if (a->run.command.empty()) throw UserError("run: which program? enchilada run [OPTIONS] -- PROGRAM [ARGUMENTS...]");
-  if (a->run.command.front().starts_with("-")) {
-    throw UserError(fmt::format("run: unknown option {}", a->run.command.front()));
-  }
   if (run.count("--ram") != 0) {
     const auto bytes = parse_size(a->ram);
     if (!bytes) throw UserError(fmt::format("--ram {}: not a size (64K, 128M, 4G, 1.5G)", a->ram));
@@ -94,6 +89,23 @@ std::string one_line(std::string text) {
   return text;
 }
 
+/// Takes the program and its arguments off the end of `words`: what follows "--", or the first word that is neither an
+/// option of `run` nor an option's value. They are the program's business and must not be parsed here.
+std::vector<std::string> split_command(std::vector<std::string>* words, const CLI::App& run) {
+  std::size_t at = 1;
+  for (; at < words->size() && (*words)[at] != "--"; ++at) {
+    const std::string& word = (*words)[at];
+    if (!word.starts_with("-")) break;
+    const CLI::Option* option = run.get_option_no_throw(word);
+    if (option != nullptr && option->get_expected_min() > 0) ++at;
+  }
+  at = std::min(at, words->size());
+  const bool marked = at < words->size() && (*words)[at] == "--";
+  std::vector<std::string> command(words->begin() + static_cast<std::ptrdiff_t>(marked ? at + 1 : at), words->end());
+  words->resize(at);
+  return command;
+}
+
 int dispatch(int argc, char** argv) {
   CLI::App app("Enchilada: the whole virtual memory system in user space", "enchilada");
   app.set_version_flag("--version", std::string("enchilada ") + ENCHILADA_VERSION);
@@ -102,8 +114,12 @@ int dispatch(int argc, char** argv) {
   Arguments arguments;
   add_run(app, &arguments);
   app.add_subcommand("doctor", "What this machine offers, what will be used, and what to change");
+  std::vector<std::string> words(argv + 1, argv + argc);
+  if (words.empty()) throw UserError("which command? enchilada run or enchilada doctor; enchilada --help says more");
+  if (words.front() == "run") arguments.run.command = split_command(&words, *app.get_subcommand("run"));
+  std::reverse(words.begin(), words.end());  // CLI11 takes them from the back
   try {
-    app.parse(argc, argv);
+    app.parse(words);
   } catch (const CLI::Success& e) {
     return app.exit(e);
   } catch (const CLI::ParseError& e) {
