@@ -168,6 +168,7 @@ unsigned Blist::longest_within(std::uint64_t bits) const {
     starts[++k] = next;
   }
   unsigned length = 1u << k;
+  if (length == kLeafBlocks) return length;
   std::uint64_t best = starts[k];
   while (k-- > 0) {
     const std::uint64_t longer = best & (starts[k] >> length) & allowed_starts(length + (1u << k));

@@ -1,0 +1,127 @@
+// Swap devices: files with all their moods, and the injected faults.
+#include "swap/swap_device.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include "swap_test_support.h"
+
+namespace enchilada {
+namespace {
+
+using swap_test::SharedMemory;
+
+struct TempFile {
+  explicit TempFile(int flags = 0) {
+    char name[] = "/tmp/enchilada_swap_XXXXXX";
+    fd = mkostemp(name, flags);
+    path = name;
+  }
+  ~TempFile() {
+    if (fd >= 0) close(fd);
+    unlink(path.c_str());
+  }
+  int fd = -1;
+  std::string path;
+};
+
+void pattern(std::span<std::byte> bytes, unsigned seed) {
+  for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::byte>((i * 31 + seed + i / kPageSize) & 255);
+}
+
+void round_trip(int fd, ByteCount offset) {
+  FileSwapDevice device(fd, offset, PageCount{256});
+  SharedMemory out(64 * kPageSize);
+  SharedMemory in(64 * kPageSize);
+  pattern(out.span(), 3);
+  EXPECT_EQ(device.write(100, out.data(), PageCount{64}), IoResult::kOk);
+  EXPECT_EQ(device.calls(), 1u) << "one system call a cluster";
+  EXPECT_EQ(device.read(100, in.data(), PageCount{64}), IoResult::kOk);
+  EXPECT_EQ(std::memcmp(out.data(), in.data(), out.span().size()), 0);
+  const IoSlice scattered[] = {{in.data() + 8 * kPageSize, kPageSize}, {in.data(), 2 * kPageSize}};
+  EXPECT_EQ(device.read(101, scattered), IoResult::kOk);
+  EXPECT_EQ(std::memcmp(in.data() + 8 * kPageSize, out.data() + kPageSize, kPageSize), 0);
+  EXPECT_EQ(std::memcmp(in.data(), out.data() + 2 * kPageSize, 2 * kPageSize), 0);
+}
+
+TEST(FileSwapDevice, RoundTrip) {
+  TempFile file;
+  round_trip(file.fd, ByteCount{3 * kPageSize});
+}
+
+TEST(FileSwapDevice, RoundTripDirect) {
+  TempFile file(O_DIRECT);
+  if (file.fd < 0) GTEST_SKIP() << "no direct I/O here";
+  ASSERT_EQ(ftruncate(file.fd, 300 * 4096), 0);
+  round_trip(file.fd, ByteCount{0});
+}
+
+TEST(FileSwapDevice, RefusesWhatIsOutside) {
+  TempFile file;
+  FileSwapDevice device(file.fd, ByteCount{0}, PageCount{10});
+  SharedMemory buffer(4 * kPageSize);
+  EXPECT_EQ(device.write(7, buffer.data(), PageCount{4}), IoResult::kError);
+  EXPECT_EQ(device.write(~std::uint64_t{0}, buffer.data(), PageCount{1}), IoResult::kError);
+  EXPECT_EQ(device.read(2, buffer.data(), PageCount{1}), IoResult::kError) << "the file is shorter";
+}
+
+TEST(FileSwapDevice, ReopensOnce) {
+  TempFile file;
+  struct Context {
+    const char* path;
+    int times;
+  } context{file.path.c_str(), 0};
+  const auto reopen = [](void* c) {
+    auto* ctx = static_cast<Context*>(c);
+    ++ctx->times;
+    return open(ctx->path, O_RDWR);
+  };
+  FileSwapDevice device(dup(file.fd), ByteCount{0}, PageCount{10}, {reopen, &context});
+  close(device.fd());
+  SharedMemory buffer(kPageSize);
+  EXPECT_EQ(device.write(0, buffer.data(), PageCount{1}), IoResult::kOk);
+  EXPECT_EQ(context.times, 1);
+  close(device.fd());
+  FileSwapDevice hopeless(device.fd(), ByteCount{0}, PageCount{10});
+  EXPECT_EQ(hopeless.write(0, buffer.data(), PageCount{1}), IoResult::kError);
+}
+
+TEST(FileSwapDevice, FullDiskIsNoSpace) {
+  const int fd = open("/dev/full", O_RDWR);
+  if (fd < 0) GTEST_SKIP();
+  FileSwapDevice device(fd, ByteCount{0}, PageCount{10});
+  SharedMemory buffer(kPageSize);
+  EXPECT_EQ(device.write(0, buffer.data(), PageCount{1}), IoResult::kNoSpace);
+  close(fd);
+}
+
+TEST(FaultInjectingSwapDevice, DoesWhatItIsTold) {
+  SharedMemory medium(16 * kPageSize);
+  SharedMemory buffer(4 * kPageSize);
+  MemorySwapDevice disk(medium.span());
+  FaultInjectingSwapDevice device(disk);
+  device.fail_write_in(2);
+  EXPECT_EQ(device.write(0, buffer.data(), PageCount{4}), IoResult::kOk);
+  EXPECT_EQ(device.write(0, buffer.data(), PageCount{4}), IoResult::kError);
+  EXPECT_EQ(device.write(0, buffer.data(), PageCount{4}), IoResult::kOk);
+  device.fail_read_in(1);
+  EXPECT_EQ(device.read(0, buffer.data(), PageCount{4}), IoResult::kError);
+  device.set_full(true);
+  EXPECT_EQ(device.write(0, buffer.data(), PageCount{4}), IoResult::kNoSpace);
+  device.set_full(false);
+  device.set_corrupt_reads(true);
+  EXPECT_EQ(device.read(0, buffer.data(), PageCount{4}), IoResult::kOk);
+  EXPECT_EQ(buffer.data()[4 * kPageSize - 1], std::byte{1});
+  device.set_corrupt_reads(false);
+  device.set_short_writes(true);
+  device.fail_write_in(1);
+  pattern(buffer.span(), 9);
+  EXPECT_EQ(device.write(8, buffer.data(), PageCount{4}), IoResult::kError);
+  EXPECT_EQ(std::memcmp(medium.data() + 8 * kPageSize, buffer.data(), 2 * kPageSize), 0);
+  EXPECT_EQ(medium.data()[10 * kPageSize + 5], std::byte{0});
+  EXPECT_GE(device.injected(), 4u);
+}
+
+}  // namespace
+}  // namespace enchilada

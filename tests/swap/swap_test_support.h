@@ -1,0 +1,164 @@
+// What the swap tests share: seeds that can be replayed, memory shared with forked children, byte-array frames.
+#pragma once
+
+#include <sys/mman.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <span>
+#include <vector>
+
+#include "base/arena.h"
+#include "swap/swap_pager.h"
+#include "vm/phys.h"
+
+namespace enchilada::swap_test {
+
+/// Runs body(seed) for `rounds` seeds from `base`, or only for ENCHILADA_SEED when it is set. Stops at the first seed
+/// that fails and prints it.
+template <class Body>
+void for_each_seed(std::uint64_t base, std::uint64_t rounds, Body body) {
+  const char* replay = std::getenv("ENCHILADA_SEED");
+  const std::uint64_t first = replay != nullptr ? std::strtoull(replay, nullptr, 0) : base;
+  for (std::uint64_t seed = first; seed < first + (replay != nullptr ? 1 : rounds); ++seed) {
+    SCOPED_TRACE(testing::Message() << "replay with ENCHILADA_SEED=" << seed);
+    body(seed);
+    if (testing::Test::HasFailure()) {
+      std::fprintf(stderr, "failed: replay with ENCHILADA_SEED=%llu\n", static_cast<unsigned long long>(seed));
+      return;
+    }
+  }
+}
+
+class Random {
+ public:
+  explicit Random(std::uint64_t seed) : engine_(seed) {}
+  std::uint64_t below(std::uint64_t n) { return engine_() % n; }
+  std::uint64_t between(std::uint64_t from, std::uint64_t to) { return from + below(to - from + 1); }
+  bool one_in(std::uint64_t n) { return below(n) == 0; }
+  std::uint64_t bits() { return engine_(); }
+
+ private:
+  std::mt19937_64 engine_;
+};
+
+/// Zeroed, page-aligned, lazily touched memory that forked children share.
+class SharedMemory {
+ public:
+  explicit SharedMemory(std::size_t bytes) : bytes_(bytes) {
+    data_ = static_cast<std::byte*>(mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                                         MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+    if (data_ == MAP_FAILED) std::abort();
+  }
+  ~SharedMemory() { munmap(data_, bytes_); }
+  SharedMemory(const SharedMemory&) = delete;
+  SharedMemory& operator=(const SharedMemory&) = delete;
+  [[nodiscard]] std::span<std::byte> span() const { return {data_, bytes_}; }
+  [[nodiscard]] std::byte* data() const { return data_; }
+
+ private:
+  std::size_t bytes_;
+  std::byte* data_;
+};
+
+/// Frames in one array.
+class ArrayFrames final : public PhysicalMemory {
+ public:
+  explicit ArrayFrames(std::size_t frames) : memory_(frames * kPageSize), frames_(frames) {}
+  [[nodiscard]] PageCount frame_limit() const override { return PageCount{frames_}; }
+  PageCount grow(PageCount, FunctionRef<void(FrameRun)>) override { return PageCount{0}; }
+  void retire(FrameRun) override {}
+  void zero(FrameRun run) override { std::memset(at(run.first), 0, run.count.value() * kPageSize); }
+  void copy(FrameNumber from, FrameNumber to) override { std::memcpy(at(to), at(from), kPageSize); }
+  void with_frames(FrameRun run, Access, FunctionRef<void(std::byte*)> use) override { use(at(run.first)); }
+  std::byte* at(FrameNumber f) { return memory_.data() + f.value() * kPageSize; }
+
+ private:
+  std::vector<std::byte> memory_;
+  std::size_t frames_;
+};
+
+/// A complete swap: space, memory devices with faults, metadata, pager.
+class Rig {
+ public:
+  struct Options {
+    SwapGeometry geometry;
+    std::size_t frames = 256;
+    std::size_t metadata_bytes = 0;
+    unsigned bounce_buffers = 4;
+    unsigned holder = 0;
+  };
+
+  explicit Rig(const Options& options)
+      : frames(options.frames),
+        space_memory(SwapSpace::required_bytes(options.geometry)),
+        arena_memory(std::size_t{64} << 20),
+        arena(arena_memory.data(), arena_memory.span().size()) {
+    if (!SwapSpace::create(space_memory.span(), options.geometry)) std::abort();
+    space = SwapSpace::attach(space_memory.span(), options.holder, {});
+    SwapDevice* devices[SwapGeometry::kMaxDevices] = {};
+    for (unsigned i = 0; i < options.geometry.slots; ++i) {
+      const std::size_t bytes = options.geometry.device_pages[i] * kPageSize;
+      if (bytes == 0) continue;
+      media.push_back(std::make_unique<SharedMemory>(bytes));
+      disks.push_back(std::make_unique<MemorySwapDevice>(media.back()->span()));
+      faults.push_back(std::make_unique<FaultInjectingSwapDevice>(*disks.back(), i + 1));
+      devices[i] = faults.back().get();
+    }
+    pager = std::make_unique<SwapPager>(SwapPagerConfig{.space = *space,
+                                                        .holder = options.holder,
+                                                        .devices = devices,
+                                                        .phys = frames,
+                                                        .counters = counters,
+                                                        .arena = arena,
+                                                        .seed = 42,
+                                                        .bounce_buffers = options.bounce_buffers,
+                                                        .metadata_bytes = options.metadata_bytes});
+  }
+
+  /// Fills a frame with a pattern of its own; pattern 0 is all zeros.
+  void fill(FrameNumber frame, std::uint64_t pattern) {
+    std::byte* bytes = frames.at(frame);
+    std::memset(bytes, 0, kPageSize);
+    for (std::size_t i = 0; pattern != 0 && i < kPageSize; i += 8) {
+      const std::uint64_t word = pattern * 0x9e3779b97f4a7c15u + i;
+      std::memcpy(bytes + i, &word, 8);
+    }
+  }
+  [[nodiscard]] bool is(FrameNumber frame, std::uint64_t pattern) {
+    const std::vector<std::byte> have(frames.at(frame), frames.at(frame) + kPageSize);
+    fill(frame, pattern);
+    const bool same = std::memcmp(have.data(), frames.at(frame), kPageSize) == 0;
+    std::memcpy(frames.at(frame), have.data(), kPageSize);
+    return same;
+  }
+  PagerReturn put_one(PagerHandle& handle, std::uint64_t index, std::uint64_t pattern) {
+    const FrameNumber frame{0};
+    fill(frame, pattern);
+    PagerReturn verdict = PagerReturn::kBad;
+    pager->put_pages(handle, PageIndex{index}, {&frame, 1}, {&verdict, 1});
+    return verdict;
+  }
+  PagerReturn get_one(PagerHandle& handle, std::uint64_t index) {
+    const FrameNumber frame{1};
+    std::memset(frames.at(frame), 0xee, kPageSize);
+    return pager->get_pages(handle, PageIndex{index}, {&frame, 1});
+  }
+  bool got(std::uint64_t pattern) { return is(FrameNumber{1}, pattern); }
+
+  ArrayFrames frames;
+  SharedMemory space_memory;
+  SharedMemory arena_memory;
+  Arena arena;
+  VmCounters counters{};
+  std::optional<SwapSpace> space;
+  std::vector<std::unique_ptr<SharedMemory>> media;
+  std::vector<std::unique_ptr<MemorySwapDevice>> disks;
+  std::vector<std::unique_ptr<FaultInjectingSwapDevice>> faults;
+  std::unique_ptr<SwapPager> pager;
+};
+
+}  // namespace enchilada::swap_test
