@@ -53,7 +53,7 @@ class VmMap {
   VmMap& operator=(const VmMap&) = delete;
 
   struct MapRequest {
-    ByteCount length;
+    ByteCount length{};
     VirtAddr hint{0};                 // fixed: the address; else the lowest address to try
     std::uint64_t alignment = kPageSize;
     Prot prot = Prot::kReadWrite;

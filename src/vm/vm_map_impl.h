@@ -63,6 +63,8 @@ struct VmMap::Impl {
   // --- vm_map_protect.cc: protect, inherit
   KernReturn protect(VirtRange range, Prot prot);
   KernReturn check_protect(VirtRange range, Prot prot, bool* changes) REQUIRES(lock);
+  /// Wired entries that became writable while they await a copy: the copy is made and wired now.
+  void copy_wired_writable(VirtRange range) REQUIRES(lock);
   KernReturn inherit(VirtRange range, Inherit inherit);
 
   // --- vm_map_advise.cc
@@ -83,6 +85,7 @@ struct VmMap::Impl {
   void undo_wiring(MapEntry* first, MapEntry* stopped) REQUIRES(lock);
   /// Lets go of an entry's pages with the lock dropped meanwhile; the entry stays where it is.
   void unwire_entry(MapEntry* entry) REQUIRES(lock);
+  void rewire_entry(MapEntry* entry) REQUIRES(lock);
   /// Unwires whatever is wired in the range; the lock is dropped meanwhile, but when true comes back nothing there is
   /// wired or in transition. False: no memory to clip.
   [[nodiscard]] bool unwire_all(VirtRange range, Writer& writer) REQUIRES(lock);
@@ -90,9 +93,8 @@ struct VmMap::Impl {
   // --- vm_map_remap.cc
   KernReturn remap(VirtRange from, VirtRange to, bool keep_source);
   KernReturn grow_in_place(VirtRange from, VirtRange to, Writer& writer) REQUIRES(lock);
-  KernReturn check_remap(VirtRange from, VirtRange to) REQUIRES(lock);
-  void move_entries(VirtRange from, VirtRange to, bool keep_source, SpareEntries& spares, Writer& writer)
-      REQUIRES(lock);
+  KernReturn check_remap(VirtRange from) REQUIRES(lock);
+  void move_entries(VirtRange from, VirtRange to, bool keep_source, SpareEntries& spares) REQUIRES(lock);
 
   // --- vm_map_fork.cc
   std::unique_ptr<VmMap> fork();

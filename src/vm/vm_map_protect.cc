@@ -35,8 +35,21 @@ KernReturn VmMap::Impl::protect(VirtRange range, Prot prot) {
       e->prot = prot;
     }
   }
+  copy_wired_writable(range);
   simplify(range, writer);
   return KernReturn::kSuccess;
+}
+
+// Wired pages are promised never to fault, so the copy cannot wait for the first write; and after that write the
+// page in use would not be the wired one. rewire_entry() unlocks the map, hence the new lookup each time.
+void VmMap::Impl::copy_wired_writable(VirtRange range) {
+  for (VirtAddr at = range.start; at < range.end;) {
+    MapEntry* const e = entries.first_ending_after(at);
+    if (e == entries.header() || e->start >= range.end) return;
+    at = e->end;
+    if (e->wired_count == 0 || !e->needs_copy || !allows(e->prot, Prot::kWrite) || e->in_transition) continue;
+    rewire_entry(e);
+  }
 }
 
 KernReturn VmMap::Impl::inherit(VirtRange range, Inherit how) {

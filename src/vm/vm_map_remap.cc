@@ -19,13 +19,11 @@ void copy_attributes(const MapEntry& from, MapEntry* to) {
 
 }  // namespace
 
-KernReturn VmMap::Impl::check_remap(VirtRange from, VirtRange to) {
+KernReturn VmMap::Impl::check_remap(VirtRange from) {
   if (!covered(from)) return KernReturn::kInvalidAddress;
-  for (VirtRange range : {from, to}) {
-    for (MapEntry* e = entries.first_ending_after(range.start); e != entries.header() && e->start < range.end;
-         e = e->next) {
-      if (range == from && e->kind == EntryKind::kForeign) return KernReturn::kInvalidArgument;
-    }
+  for (MapEntry* e = entries.first_ending_after(from.start); e != entries.header() && e->start < from.end;
+       e = e->next) {
+    if (e->kind == EntryKind::kForeign) return KernReturn::kInvalidArgument;
   }
   return KernReturn::kSuccess;
 }
@@ -45,42 +43,30 @@ KernReturn VmMap::Impl::grow_in_place(VirtRange from, VirtRange to, Writer& writ
   return KernReturn::kSuccess;
 }
 
-// One entry after another, lowest first, so that both chains stay sorted. An object that other entries of this map
-// show too must not be taken for one whose pages lie at consecutive addresses any more (coalesce() would extend it
-// over pages that are mapped elsewhere): the moved part gets an object of its own, or the object loses ONEMAPPING.
-void VmMap::Impl::move_entries(VirtRange from, VirtRange to, bool keep_source, SpareEntries& spares,
-                               Writer& writer) {
+// Objects keep their flags: each page is still mapped by one range at most, only not in the order of its index, and
+// VmObjectZone::coalesce() does not rely on that.
+void VmMap::Impl::move_entries(VirtRange from, VirtRange to, bool keep_source, SpareEntries& spares) {
   const std::uint64_t delta = to.start.value() - from.start.value();  // may wrap: addresses are modulo 2^64
-  MapEntry* prev;
-  (void)entries.lookup(to.start, &prev);
   MapEntry* entry = entries.first_ending_after(from.start);
   while (entry != entries.header() && entry->start < from.end) {
     MapEntry* const next = entry->next;
-    const VirtRange old = entry->range();
     MapEntry* const before = entry->prev;
+    const VirtRange old = entry->range();
     unlink(entry);
-    if (prev == entry) prev = before;
-    entry->start = VirtAddr{old.start.value() + delta};
-    entry->end = VirtAddr{old.end.value() + delta};
-    if (entry->object != nullptr && !entry->needs_copy &&
-        !objects().split(&entry->object, &entry->offset, entry->pages())) {
-      objects().clear_one_mapping(*entry->object);
-    }
-    (void)entries.lookup(entry->start, &prev);
-    link(prev, entry);
-    prev = entry;
-    if (keep_source && entry->kind == EntryKind::kObject) {
+    if (keep_source) {
       MapEntry* const fresh = spares.take();
       copy_attributes(*entry, fresh);
       fresh->start = old.start;
       fresh->end = old.end;
-      MapEntry* left;
-      (void)entries.lookup(fresh->start, &left);
-      link(left, fresh);
+      link(before, fresh);
     }
+    entry->start = VirtAddr{old.start.value() + delta};
+    entry->end = VirtAddr{old.end.value() + delta};
+    MapEntry* prev;
+    CHECK(!entries.lookup(entry->start, &prev));
+    link(prev, entry);
     entry = next;
   }
-  simplify(from, writer);
 }
 
 KernReturn VmMap::Impl::remap(VirtRange from, VirtRange to, bool keep_source) {
@@ -91,28 +77,28 @@ KernReturn VmMap::Impl::remap(VirtRange from, VirtRange to, bool keep_source) {
     return KernReturn::kInvalidArgument;
   }
   Writer writer(*this);
-  const VirtRange both{std::min(from.start, to.start), std::max(from.end, to.end)};
-  writer.wait_until_stable(both);
-  if (const KernReturn bad = check_remap(from, to); bad != KernReturn::kSuccess) return bad;
-  if (in_place) return grow_in_place(from, to, writer);
-  if (!unwire_all(to, writer) || !clip(from, writer)) return KernReturn::kResourceShortage;
-  // unwire_all() may have unlocked the map: look again before anything changes.
-  writer.wait_until_stable(both);
-  if (const KernReturn bad = check_remap(from, to); bad != KernReturn::kSuccess) return bad;
-  std::size_t count = 0;
-  for (MapEntry* e = entries.first_ending_after(from.start); e != entries.header() && e->start < from.end;
-       e = e->next) {
-    ++count;
+  for (bool quiet = false; !quiet;) {  // unwiring unlocks the map: then all is looked at again
+    writer.wait_until_stable({std::min(from.start, to.start), std::max(from.end, to.end)});
+    if (const KernReturn bad = check_remap(from); bad != KernReturn::kSuccess) return bad;
+    if (in_place) return grow_in_place(from, to, writer);
+    const std::uint64_t seen = timestamp.load(std::memory_order_relaxed);
+    if (!unwire_all(to, writer)) return KernReturn::kResourceShortage;
+    quiet = timestamp.load(std::memory_order_relaxed) == seen;
   }
-  SpareEntries spares(*this);
   const bool tail = to.size() > from.size();
-  if (!spares.reserve((keep_source ? count : 0) + (tail ? 1 : 0)) || !clip(from, writer) ||
-      !remove_locked(to, writer)) {
+  SpareEntries spares(*this);
+  bool ready = clip(from, writer);
+  for (MapEntry* e = entries.first_ending_after(from.start);
+       ready && keep_source && e != entries.header() && e->start < from.end; e = e->next) {
+    ready = spares.reserve(1);
+  }
+  ready = ready && (!tail || spares.reserve(1)) && remove_locked(to, writer);
+  if (!ready) {
     simplify(from, writer);
     return KernReturn::kResourceShortage;
   }
   remove_mappings(from);
-  move_entries(from, to, keep_source, spares, writer);
+  move_entries(from, to, keep_source, spares);
   if (tail) {
     MapEntry* const fresh = spares.take();
     MapEntry* last;
@@ -123,6 +109,7 @@ KernReturn VmMap::Impl::remap(VirtRange from, VirtRange to, bool keep_source) {
     fresh->end = to.end;
     insert_zero_fill(fresh, writer);
   }
+  simplify(from, writer);
   simplify(to, writer);
   return KernReturn::kSuccess;
 }

@@ -46,6 +46,25 @@ void VmMap::Impl::unwire_entry(MapEntry* entry) {
   lock_exclusive();
 }
 
+// The pages wired so far are the ones to be copied from. When the copies cannot be had the entry is wired no more.
+void VmMap::Impl::rewire_entry(MapEntry* entry) {
+  entry->in_transition = true;
+  ++in_transition;
+  unwire_entry(entry);
+  KernReturn verdict = resolve(entry, Access::kWrite);
+  if (verdict == KernReturn::kSuccess) {
+    unlock_exclusive();
+    verdict = vm_fault_wire(self, entry->range());
+    lock_exclusive();
+  }
+  if (verdict != KernReturn::kSuccess) {
+    entry->wired_count = 0;
+    entry->user_wired = false;
+  }
+  end_transition(entry);
+  wake_transition_waiters();
+}
+
 void VmMap::Impl::undo_wiring(MapEntry* first, MapEntry* stopped) {
   for (MapEntry* e = first; e != stopped; e = e->next) {
     if (!e->raised) continue;
