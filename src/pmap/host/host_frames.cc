@@ -193,6 +193,12 @@ void HostMachine::with_frames(FrameRun run, Access access, FunctionRef<void(std:
     const BounceHold hold(*this);
     gather(run, hold.buffer());
     use(hold.buffer());
+    // Long runs are rare; short ones keep the buffer's first pages warm. Bounces are not in the budget.
+    constexpr std::uint64_t kKept = 16;
+    if (run.count.value() > kKept) {
+      mover_.drop_home(VirtAddr{reinterpret_cast<std::uint64_t>(hold.buffer()) + (kKept << kPageShift)},
+                       run.count.value() - kKept);
+    }
   }
 }
 

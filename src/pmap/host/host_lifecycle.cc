@@ -88,6 +88,7 @@ struct HostMachine::Tables {
     const long at = map_memory(0, size, 0);
     if (at < 0 && at > -4096) return false;
     (void)advise(static_cast<std::uint64_t>(at), size, MADV_NOHUGEPAGE);  // sparse tables, and the real zero page
+    (void)advise(static_cast<std::uint64_t>(at), size, MADV_DONTDUMP);
     auto* next = reinterpret_cast<std::byte*>(at);
     std::byte* parts[7];
     for (unsigned i = 0; i < 7; ++i) {
@@ -158,6 +159,8 @@ Result<HostMachine*, HostError> HostMachine::start(const HostConfig& config, con
     return Unexpected{HostError::kNoUserfaultfd};
   }
   machine->mover_.forbid_fork();
+  // A core dump would walk the window page by page, for hours. The pool is dumped: what is home can be found there.
+  (void)advise(config.window.start.value(), config.window.size().value(), MADV_DONTDUMP);
   return machine;
 }
 
@@ -176,15 +179,16 @@ void HostMachine::destroy(HostMachine* machine) noexcept {
 
 // --- fork -----------------------------------------------------------------------------------------------------------
 
-void HostMachine::prepare_fork() noexcept {
+void HostMachine::prepare_fork(bool guard) noexcept {
   fork_pending_.store(true, std::memory_order_seq_cst);
-  mover_.forbid_access();
+  guarded_ = guard;
+  if (guarded_) mover_.forbid_access();
   mover_.allow_fork();
 }
 
 void HostMachine::after_fork_parent() noexcept {
   mover_.forbid_fork();
-  mover_.allow_access();
+  if (guarded_) mover_.allow_access();
   fork_pending_.store(false, std::memory_order_seq_cst);
 }
 
@@ -198,7 +202,7 @@ bool HostMachine::after_fork_child(unsigned survivor) noexcept {
   bounces_taken_.store(0, std::memory_order_relaxed);
   protect_again_after_fork();
   mover_.forbid_fork();
-  mover_.allow_access();
+  if (guarded_) mover_.allow_access();
   owner_pid_.store(current_pid(), std::memory_order_relaxed);
   fork_pending_.store(false, std::memory_order_seq_cst);
   return true;
