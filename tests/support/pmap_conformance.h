@@ -700,18 +700,25 @@ TYPED_TEST_P(PmapConformance, RemoveAllIsAtomicAgainstAWriter) {
   constexpr int kRounds = 300;
   std::atomic<int> round{0};
   std::atomic<int> faulted{0};
+  std::atomic<bool> over{false};
   std::atomic<std::uint32_t> last{0};
   std::thread writer([&] {
     std::uint32_t value = 0;
     for (int mine = 1; mine <= kRounds; ++mine) {
-      while (round.load() < mine) std::this_thread::yield();
+      while (round.load() < mine && !over.load()) std::this_thread::yield();
+      if (over.load()) return;
       while (m.store(this->a, 0, static_cast<std::uint8_t>(value + 1))) last.store(++value);
       faulted.store(mine);
     }
   });
   for (int i = 1; i <= kRounds; ++i) {
     const std::uint32_t before = last.load();
-    while (m.enter(this->a, 0, {f}, Prot::kReadWrite, Access::kWrite) != 1) std::this_thread::yield();
+    int tries = 0;
+    while (m.enter(this->a, 0, {f}, Prot::kReadWrite, Access::kWrite) != 1 && ++tries < 100000) {
+      std::this_thread::yield();
+    }
+    EXPECT_LT(tries, 100000) << "enter() never succeeds";
+    if (tries == 100000) break;
     round.store(i);
     while (last.load() < before + 3) std::this_thread::yield();
     bool reported = m.sink.take_modified(f);
@@ -725,6 +732,7 @@ TYPED_TEST_P(PmapConformance, RemoveAllIsAtomicAgainstAWriter) {
     EXPECT_TRUE(reported);
     EXPECT_EQ(m.peek(f), static_cast<std::uint8_t>(last.load()));
   }
+  over.store(true);
   writer.join();
 }
 
