@@ -1,39 +1,101 @@
 // VmObject: a thing that can be mapped, page by page: anonymous memory with a chain of backing objects.
 //
-// DRAFT OF THE SEAM (what vm_map, vm_fault and the tests call); the owner of this file completes it.
 // Reference: freebsd-vm.md §1.1-1.4. Lock order among objects: shadow before backing.
+// Invariants: page.object/pindex agree with the trie; for every object shadow_count = length of its shadow
+// list = number of objects whose backing it is; ref_count >= shadow_count; the backing chain has no cycle; an
+// object that shadows hang on is not written through (needs-copy in every entry that maps it), so its pages
+// never change. A freed object has no pages, no shadows, no paging in progress and no swap; its memory stays
+// a VmObject for ever.
 #pragma once
 
+#include <atomic>
+#include <span>
+
+#include "base/function_ref.h"
+#include "base/intrusive_list.h"
 #include "base/mutex.h"
+#include "vm/vm_page.h"
 #include "vm/vm_pager.h"
+#include "vm/vm_radix.h"
 #include "vm/vm_system.h"
 #include "vm/vm_types.h"
 
 namespace enchilada {
 
-class VmObject;
+class VmObject {
+ public:
+  /// At most one range of one map maps any page of it.
+  static constexpr std::uint32_t kOneMapping = 1;
+  /// On its way out: has no reference, waits for I/O to end.
+  static constexpr std::uint32_t kDead = 2;
+  /// A collapse into this object or of it is running (both locks are held throughout).
+  static constexpr std::uint32_t kCollapsing = 4;
 
-/// Makes, references and destroys objects; fork and collapse live here too. All calls may be made under a map lock
-/// unless said otherwise, and take object locks themselves.
+  SharedMutex lock{LockRank::kObject};
+  std::atomic<std::uint32_t> ref_count{0};  // to 1 or 0 only with the lock held
+  std::atomic<std::uint32_t> pip{0};  // paging in progress: up under the lock; the object cannot go away
+  std::uint32_t flags = 0;            // lock
+  PageCount size;                     // lock
+  VmRadix pages;                      // lock; pages.count() = resident pages
+  PagerHandle swap;                   // the pager's
+
+  VmObject* backing = nullptr;     // lock
+  PageCount backing_offset;        // lock; page i of this is page i + offset of backing
+  std::uint32_t shadow_count = 0;  // lock
+  ListLink<VmObject> shadow_link;  // the backing object's lock
+  IntrusiveList<VmObject, &VmObject::shadow_link> shadows;  // lock
+
+  // Sequence detection; hints, changed under the lock.
+  PageIndex next_read;             // where a sequential page-in would go on
+  std::uint32_t read_window = 0;   // pages of the last page-in
+  std::uint32_t read_pending = 0;  // read-ahead pages that were mapped unasked and not confirmed yet
+  std::atomic<std::uint32_t> random_window{0};  // window for page-ins that continue nothing; any time
+  std::atomic<std::uint32_t> random_misses{0};  // such page-ins since the last hit; any time
+  PageIndex fill_low;                           // last zero-fill cluster [low, high)
+  PageIndex fill_high;
+  std::uint32_t fill_window = 0;
+  std::uint64_t bypass_retry = 0;  // try again to bypass when this many pages are here
+
+  ListLink<VmObject> zone_link;  // the zone's lock
+  bool live = false;             // the zone's lock
+
+  [[nodiscard]] bool one_mapping() const { return (flags & kOneMapping) != 0; }
+  [[nodiscard]] bool dead() const { return (flags & kDead) != 0; }
+  [[nodiscard]] std::uint32_t refs() const { return ref_count.load(std::memory_order_acquire); }
+
+  /// Paging in progress; begin with the lock held, end without.
+  void begin_paging() { pip.fetch_add(1, std::memory_order_acquire); }
+  void end_paging() {
+    if (pip.fetch_sub(1, std::memory_order_release) == 1) futex_wake(pip, 1 << 30);
+  }
+};
+
+/// Makes, references and destroys objects; fork and collapse live here too. All calls may be made under a map
+/// lock unless said otherwise, and take object locks themselves. They may wait for busy pages: whoever holds
+/// a page busy never waits for a map lock.
 class VmObjectZone {
  public:
   explicit VmObjectZone(VmSystem& system);
   ~VmObjectZone();
+  /// Sets metadata aside so that the first faults under pressure find some. False: the arena is too small.
+  [[nodiscard]] bool reserve();
 
   /// A new anonymous object with one reference, ONEMAPPING set; nullptr when metadata is used up.
   [[nodiscard]] VmObject* allocate_anonymous(PageCount size);
 
   void reference(VmObject& object);
-  /// Drops one reference; destroys or collapses as §1.1 says; iterative along the chain. May free pages and swap.
+  /// Drops one reference; destroys or collapses as §1.1 says; iterative along the chain. May free pages and
+  /// swap, and may wait for I/O on the object: not under a map lock.
   void deallocate(VmObject* object);
 
-  /// Puts a new, empty shadow object between an entry and *object: *object becomes the shadow (one reference, the
-  /// entry's), *offset becomes 0; the entry's old reference becomes the shadow's backing reference. Does nothing but
-  /// clear the need when the object is anonymous with exactly one reference. False: metadata used up, nothing done.
+  /// Puts a new, empty shadow object between an entry and *object: *object becomes the shadow (one reference,
+  /// the entry's), *offset becomes 0; the entry's old reference becomes the shadow's backing reference. Does
+  /// nothing but clear the need when the object is anonymous with exactly one reference. False: metadata used
+  /// up, nothing done.
   [[nodiscard]] bool shadow(VmObject** object, PageIndex* offset, PageCount length);
 
-  /// Tries to make `object` (an entry maps [offset, offset+size) of it and ends there) cover `extra` further pages.
-  /// True: the object now reaches offset+size+extra, with nothing in the extension.
+  /// Tries to make `object` (an entry maps [offset, offset+size) of it and ends there) cover `extra` further
+  /// pages. True: the object now reaches offset+size+extra, with nothing in the extension.
   [[nodiscard]] bool coalesce(VmObject& object, PageIndex offset, PageCount size, PageCount extra);
 
   /// At fork of an entry of a ONEMAPPING object with several references: gives the range its own object.
@@ -50,15 +112,60 @@ class VmObjectZone {
 
   /// Collapse and bypass as far as possible (§1.4). Object unlocked on entry.
   void collapse(VmObject& object);
+  /// After a copy-on-write fault has given `object` a page: collapse(), but only when page counts say that it
+  /// may work.
+  void maybe_collapse(VmObject& object);
 
   /// Depth of the backing chain, 1 = no backing.
   [[nodiscard]] unsigned depth(const VmObject& object) const;
   [[nodiscard]] std::size_t live() const;
 
+  // --- For fault and page daemon. The object is locked exclusively and the pages are exclusively busy.
+  /// Puts a page that is in no object at index. False: no metadata, nothing done.
+  [[nodiscard]] bool insert_page(VmObject& object, PageIndex index, FrameNumber frame);
+  /// Takes pages out of their object and off their queues; they stay busy and mapped as they are.
+  void remove_pages(VmObject& object, std::span<const FrameNumber> frames);
+  /// Frees pages that are in no object and on no queue: unmaps them if they may be mapped; pinned ones go to
+  /// limbo.
+  void release(std::span<const FrameNumber> frames);
+  /// Moves a page (busy) from one locked object to another; dirties it and drops its swap copy. False: no
+  /// metadata.
+  [[nodiscard]] bool rename_page(VmObject& from, Page& page, VmObject& to, PageIndex index);
+
+  // --- For validators.
+  void for_each(FunctionRef<void(VmObject&)> visit);
+  /// The invariants at the top of this file, for all objects. The engine is at rest.
+  void validate();
+
  private:
+  enum class Absorbed : std::uint8_t { kMoved, kHidden, kStuck };
+  VmObject* drop_reference(VmObject& object);
+  VmObject* terminate(VmObject& object);
+  void free_all_pages(VmObject& object);
+  void free_range(VmObject& object, PageIndex first, PageIndex end);
+  void attach(VmObject& shadow, VmObject& backing, PageCount offset);
+  void detach(VmObject& shadow);
+  bool busy_range(VmObject& object, PageIndex first, PageIndex end);
+  void unbusy_range(VmObject& object, PageIndex first, PageIndex end);
+  void move_range(VmObject& from, PageIndex first, PageIndex end, VmObject& to);
+  VmObject* collapse_chain(VmObject& object);
+  bool merge_backing(VmObject& object, VmObject& backing);
+  bool move_backing_pages(VmObject& object, VmObject& backing);
+  Absorbed absorb_page(VmObject& object, VmObject& backing, VmRadix::Item item);
+  void hand_over_swap(VmObject& object, VmObject& backing);
+  void take_backing_of(VmObject& object, VmObject& backing);
+  bool bypass(VmObject& object, VmObject& backing);
+  bool all_shadowed(const VmObject& object, const VmObject& backing);
+  [[nodiscard]] bool has_copy(const VmObject& object, PageIndex index);
+  void recycle(VmObject& object);
+  void validate_object(VmObject& object);
+
   VmSystem& system_;
-  struct Impl;
-  Impl* impl_;
+  Slab<VmObject> slab_;
+  VmRadixPool nodes_;
+  mutable Mutex lock_{LockRank::kLeaf};
+  IntrusiveList<VmObject, &VmObject::zone_link> live_ GUARDED_BY(lock_);
+  IntrusiveList<VmObject, &VmObject::zone_link> idle_ GUARDED_BY(lock_);
 };
 
 }  // namespace enchilada

@@ -1,13 +1,15 @@
 // VmSystem: one engine instance. It reaches everything: frames, pages, queues, objects, pagers, counters.
 //
-// No mutable globals anywhere: two engines may live in one process. The machine (frames, mappings, time) and the
-// backing store come in through VmSystemConfig; the creator owns them and they outlive the engine.
+// No mutable globals anywhere: two engines may live in one process. The machine (frames, mappings, time) and
+// the backing store come in through VmSystemConfig; the creator owns them and they outlive the engine.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 
 #include "base/arena.h"
+#include "base/function_ref.h"
+#include "base/mutex.h"
 #include "vm/clock.h"
 #include "vm/phys.h"
 #include "vm/pmap.h"
@@ -26,13 +28,14 @@ struct Page;
 
 /// Sizes that tests and the runtime set. Zero = the engine's own choice.
 struct VmTunables {
-  PageCount zero_fill_cluster{16};   // neighbours zero-filled in one fault at most
+  PageCount zero_fill_cluster{16};  // neighbours zero-filled in one fault at most
   PageCount readahead_min{8};
-  PageCount readahead_max{64};       // pages of one page-in at most
-  PageCount pageout_cluster{64};     // pages of one write at most
-  PageCount withdraw_cluster{16};    // neighbours unmapped together when use is sampled by unmapping
-  PageCount free_min{0};             // allocation reclaims below this many free frames
-  PageCount free_target{0};          // reclaim stops here
+  PageCount readahead_max{64};     // pages of one page-in at most
+  PageCount pageout_cluster{64};   // pages of one write at most
+  PageCount withdraw_cluster{16};  // neighbours unmapped together when use is sampled by unmapping
+  PageCount prefault_cluster{16};  // resident neighbours mapped in one soft fault at most
+  PageCount free_min{0};           // allocation reclaims below this many free frames
+  PageCount free_target{0};        // reclaim stops here
 };
 
 struct VmSystemConfig {
@@ -70,12 +73,30 @@ class VmSystem final : public PageStateSink {
   [[nodiscard]] Page& page(FrameNumber frame) const;
   [[nodiscard]] FrameNumber frame_of(const Page& page) const;
 
+  /// Frames that allocation should leave free, and how many reclaim aims at; follow the number of granted
+  /// frames.
+  [[nodiscard]] std::uint64_t free_min() const;
+  [[nodiscard]] std::uint64_t free_target() const;
+  /// Asks the machine for about `wanted` more frames (more, while it is generous); returns what came. No lock
+  /// held.
+  PageCount grow(PageCount wanted);
+
+  /// Every fault holds the gate shared. Whoever needs the engine at rest (a kernel fork) takes it
+  /// exclusively, before any other lock; other users of the engine that may run at that time hold it shared,
+  /// too. Not recursive.
+  [[nodiscard]] SharedMutex& gate() RETURN_CAPABILITY(gate_) { return gate_; }
+  /// Calls visit(frame, page) for every frame number up to the limit, granted or not.
+  void for_each_page(FunctionRef<void(FrameNumber, Page&)> visit);
+  /// Each part's own invariants. The engine is at rest.
+  void validate();
+
   void note_modified(FrameNumber frame) override;
   void note_referenced(FrameNumber frame) override;
 
  private:
   explicit VmSystem(const VmSystemConfig& config);
   VmSystemConfig config_;
+  SharedMutex gate_;
   Page* pages_ = nullptr;  // frame_limit() of them, in the arena
   std::unique_ptr<VmObjectZone> objects_;
   std::unique_ptr<VmPhys> free_frames_;

@@ -1,0 +1,384 @@
+// vm_fault: the driver, the steps for a page that is resident, and wiring. Zero-fill and copy-on-write are in
+// vm_fault_fill.cc, page-in in vm_fault_io.cc. Invariants: see vm_fault_state.h.
+#include "vm/vm_fault.h"
+
+#include <algorithm>
+
+#include "vm/vm_fault_state.h"
+#include "vm/vm_pageout.h"
+#include "vm/vm_pagequeue.h"
+#include "vm/vm_phys.h"
+
+namespace enchilada {
+namespace {
+
+constexpr unsigned kOutOfMemoryRounds = 12;             // FreeBSD's pageout_oom_seq
+constexpr std::uint64_t kOutOfMemoryPause = 2'000'000;  // ns
+
+}  // namespace
+
+FaultResult FaultState::run() {
+  for (;;) {
+    Step step = look_up();
+    if (step == Step::kNext) step = find_in_top();
+    if (step == Step::kNext) step = walk_chain();
+    switch (step) {
+      case Step::kDone:
+        after_fault();
+        return FaultResult::kResolved;
+      case Step::kFailed:
+        return failure_;
+      case Step::kBusy:
+        count(system_.counters().intrans);
+        wait_on_->wait_not_busy();
+        break;
+      case Step::kNeedFrames:
+        if (!wait_for_frames()) return FaultResult::kNoMemory;
+        break;
+      case Step::kPageIn:
+        if (!read_pages()) return FaultResult::kIoError;
+        continue;  // planned, not a restart
+      case Step::kNext:
+      case Step::kRestart:
+        break;
+    }
+    count(system_.counters().fault_restarts);
+  }
+}
+
+FaultState::Step FaultState::look_up() {
+  switch (map_.lookup(va_, access_, &look_)) {
+    case KernReturn::kSuccess:
+      return Step::kNext;
+    case KernReturn::kProtectionFailure:
+      return fail(FaultResult::kProtection);
+    case KernReturn::kResourceShortage:
+      return fail(FaultResult::kNoMemory);
+    case KernReturn::kFailure:
+      return fail(FaultResult::kIoError);
+    case KernReturn::kInvalidAddress:
+    case KernReturn::kNoSpace:
+    case KernReturn::kInvalidArgument:
+    case KernReturn::kOutOfBounds:
+      return fail(FaultResult::kNotMapped);
+  }
+  return fail(FaultResult::kNotMapped);
+}
+
+// ------------------------------------------------------------------------------------------------ resident
+// pages
+
+/// Fast path: the page is in the top object. Only that object's lock is taken, shared.
+FaultState::Step FaultState::find_in_top() NO_THREAD_SAFETY_ANALYSIS {
+  VmObject& object = top();
+  object.lock.lock_shared();
+  const FrameNumber frame = object.pages.find(look_.index);
+  if (frame == kNoFrame) {
+    object.lock.unlock_shared();
+    return Step::kNext;
+  }
+  Page& page = system_.page(frame);
+  if (!page.try_busy()) {
+    wait_on_ = &page;
+    object.lock.unlock_shared();
+    return leave(Step::kBusy);
+  }
+  DCHECK(page.is_valid(), frame.value());
+  Batch batch;
+  batch.low = look_.index;
+  batch.count = 1;
+  batch.frames[0] = frame;
+  if (!wire_ && !page.is_wired()) add_neighbours(object, batch);
+  object.lock.unlock_shared();
+  return map_resident(batch, look_.prot);
+}
+
+/// May this resident neighbour be mapped along with the wanted page? (§1.10) Pages on active: yes. Pages on
+/// inactive wait there for a proof of use, so only the nearest are taken along: those that were read ahead
+/// when the wanted one was, too (it has just shown that the guess was good), and withdrawn ones in the same
+/// aligned group of four.
+bool FaultState::worth_mapping(const Page& page, const Page& wanted, PageIndex index) const {
+  if (!page.is_valid() || page.is_wired()) return false;
+  switch (page.queue()) {
+    case PageQueue::kActive:
+      return true;
+    case PageQueue::kInactive:
+      if (page.has(Page::kReadAhead)) return wanted.has(Page::kReadAhead);
+      return index.value() / 4 == look_.index.value() / 4;
+    case PageQueue::kNone:
+    case PageQueue::kFree:
+    case PageQueue::kLaundry:
+    case PageQueue::kCache:
+    case PageQueue::kLimbo:
+      return false;
+  }
+  return false;
+}
+
+bool FaultState::take_neighbour(VmObject& object, PageIndex index, const Page& wanted, FrameNumber* frame) {
+  *frame = object.pages.find(index);
+  if (*frame == kNoFrame) return false;
+  Page& page = system_.page(*frame);
+  if (!worth_mapping(page, wanted, index) || !page.try_busy()) return false;
+  if (worth_mapping(page, wanted, index)) return true;
+  page.unbusy();
+  return false;
+}
+
+/// Completes a batch of one to the run of neighbours that are resident, idle and worth it, within the aligned
+/// cluster around it (or within what was just read) and the entry. `object` is the top object, locked.
+void FaultState::add_neighbours(VmObject& object, Batch& batch) {
+  const std::uint64_t at = look_.index.value();
+  const std::uint64_t width = system_.tunables().prefault_cluster.value();
+  std::uint64_t low = at - at % width;
+  std::uint64_t high = low + width;
+  if (map_what_was_read_ && io_.first.value() <= at && at < io_.first.value() + io_.count) {
+    low = io_.first.value();
+    high = low + io_.count;
+  }
+  if (look_.advice == Advice::kRandom) return;
+  low = std::max(low, look_.entry_first_index.value());
+  high = std::min(high, entry_end().value());
+  const Page& wanted = system_.page(batch.wanted());
+  std::array<FrameNumber, kMax> before;
+  std::size_t b = 0;
+  while (at - b > low && take_neighbour(object, PageIndex{at - b - 1}, wanted, &before[b])) ++b;
+  std::size_t n = b;
+  const FrameNumber middle = batch.frames[0];
+  for (std::size_t i = 0; i < b; ++i) batch.frames[i] = before[b - 1 - i];
+  batch.frames[n++] = middle;
+  for (std::uint64_t i = at + 1; i < high && n < kMax; ++i, ++n) {
+    if (!take_neighbour(object, PageIndex{i}, wanted, &batch.frames[n])) break;
+  }
+  batch.low = PageIndex{at - b};
+  batch.pos = b;
+  batch.count = n;
+}
+
+/// Maps a batch of valid busy pages and lets go of everything. The objects are unlocked, the map is locked.
+FaultState::Step FaultState::map_resident(Batch& batch, Prot prot) {
+  Page& page = system_.page(batch.wanted());
+  if (!did_io_) count(system_.counters().soft_faults);
+  touch(page);
+  settle_neighbours(batch);
+  if (access_ == Access::kWrite && allows(prot, Prot::kWrite)) note_write(page);
+  if (wire_) wire_page(page);
+  enter(batch, prot);
+  unbusy_all(batch);
+  return leave(Step::kDone);
+}
+
+/// The page was used: what its queue, its use count and the read-ahead statistics learn from that.
+void FaultState::touch(Page& page) {
+  VmObject& object = *page.object;  // busy: stable
+  if (page.has(Page::kReadAhead)) {
+    page.clear(Page::kReadAhead);
+    count(system_.counters().readahead_hits);
+    const auto most = static_cast<std::uint32_t>(system_.tunables().readahead_min.value());
+    const std::uint32_t window = object.random_window.load(std::memory_order_relaxed);
+    object.random_window.store(std::min(std::max(window * 2, 2u), most), std::memory_order_relaxed);
+    object.random_misses.store(0, std::memory_order_relaxed);
+  }
+  if (page.is_wired()) return;
+  if (system_.queues().activate(page) && !did_io_) count(system_.counters().reactivated);
+}
+
+/// Neighbours that were inactive are mapped now, so they belong on active; nothing is known of their use yet.
+void FaultState::settle_neighbours(const Batch& batch) {
+  std::array<FrameNumber, kMax> moved;
+  std::size_t n = 0;
+  for (const FrameNumber frame : batch.all()) {
+    Page& page = system_.page(frame);
+    if (page.queue() != PageQueue::kInactive) continue;
+    page.set_act_count(std::max(page.act_count(), kActDecline));
+    moved[n++] = frame;
+  }
+  if (n > 0) system_.queues().move({moved.data(), n}, PageQueue::kActive);
+}
+
+/// A write is coming: the page will differ from its copy in the store. The copy is kept (the pager compares
+/// when it is written out) unless the store is short of space.
+void FaultState::note_write(Page& page) {
+  page.set_dirty(true);
+  if (page.object->swap.pages != 0 && system_.swap().nearly_full()) {
+    system_.swap().forget(page.object->swap, page.pindex, PageCount{1});
+  }
+}
+
+void FaultState::wire_page(Page& page) {
+  if (page.wire_count.fetch_add(1, std::memory_order_relaxed) != 0) return;
+  system_.queues().move(system_.frame_of(page), PageQueue::kNone);
+  count(system_.counters().wire_count);
+}
+
+/// Enters a batch with one call. If the machine stopped before the wanted page, that and what follows get a
+/// second one.
+void FaultState::enter(const Batch& batch, Prot prot) {
+  for (const FrameNumber frame : batch.all()) system_.page(frame).set(Page::kMapped);
+  const VirtAddr va = look_.entry_range.start + to_bytes(batch.low - look_.entry_first_index);
+  const bool wired = system_.page(batch.wanted()).is_wired() && (wire_ || look_.wired);
+  const Wiring wiring = wired ? Wiring::kWired : Wiring::kNotWired;
+  std::uint64_t mapped = map_.pmap().enter(va, batch.all(), prot, access_, wiring).value();
+  if (mapped <= batch.pos && batch.pos > 0) {
+    const auto rest = batch.all().subspan(batch.pos);
+    mapped += map_.pmap().enter(va_, rest, prot, access_, wiring).value();
+  }
+  if (mapped > 1) count(system_.counters().prefaulted, mapped - 1);
+}
+
+void FaultState::unbusy_all(const Batch& batch) {
+  for (const FrameNumber frame : batch.all()) system_.page(frame).unbusy();
+}
+
+// ------------------------------------------------------------------------------------------------ the chain
+
+/// Slow path: down the chain of backing objects, each locked before its shadow is let go (the top stays
+/// locked). Ends where the page is: in memory, in the store, or nowhere.
+FaultState::Step FaultState::walk_chain() NO_THREAD_SAFETY_ANALYSIS {
+  VmObject* object = &top();
+  object->lock.lock();
+  fill_width_ = fill_width(*object);
+  open_window(std::max(fill_width_, static_cast<unsigned>(system_.tunables().prefault_cluster.value())));
+  PageIndex index = look_.index;
+  for (;;) {
+    const FrameNumber frame = object->pages.find(index);
+    if (frame != kNoFrame) {
+      if (object != &top()) return found_below(*object, index, frame);
+      return leave_objects(*object, Step::kRestart);  // it came since find_in_top()
+    }
+    if (object->swap.pages != 0) {
+      const Step step = start_page_in(*object, index);
+      if (step != Step::kNext) return step;
+    }
+    note_present(*object, index.value() - look_.index.value());
+    VmObject* const below = object->backing;
+    if (below == nullptr) return zero_fill(*object);
+    below->lock.lock();
+    index = index + object->backing_offset;
+    if (object != &top()) object->lock.unlock();
+    object = below;
+  }
+}
+
+/// The aligned window of `width` pages around the wanted one, within the entry.
+void FaultState::open_window(unsigned width) {
+  const std::uint64_t at = look_.index.value();
+  const std::uint64_t start = std::max(at - at % width, look_.entry_first_index.value());
+  const std::uint64_t end = std::min(at - at % width + width, entry_end().value());
+  window_.low = PageIndex{start};
+  window_.count = static_cast<unsigned>(end - start);
+  window_.open = window_.count == 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << window_.count) - 1;
+}
+
+/// Closes the window's bits for what `object` has, in memory or in the store. Page i of the top is i + shift
+/// here.
+void FaultState::note_present(VmObject& object, std::uint64_t shift) {
+  const std::uint64_t low = window_.low.value() + shift;
+  const PageIndex end{low + window_.count};
+  VmRadix::Item item;
+  for (PageIndex at{low}; object.pages.find_least(at, &item) && item.index < end;
+       at = item.index + PageCount{1}) {
+    window_.open &= ~(std::uint64_t{1} << (item.index.value() - low));
+  }
+  if (object.swap.pages == 0) return;
+  PageIndex copy;
+  for (PageIndex at{low}; system_.swap().find_least(object.swap, at, &copy) && copy < end;
+       at = copy + PageCount{1}) {
+    window_.open &= ~(std::uint64_t{1} << (copy.value() - low));
+  }
+}
+
+bool FaultState::is_open(PageIndex index) const {
+  const std::uint64_t i = index.value() - window_.low.value();
+  return index >= window_.low && i < window_.count && (window_.open >> i & 1) != 0;
+}
+
+FaultState::Step FaultState::found_below(VmObject& object, PageIndex index, FrameNumber frame) {
+  Page& page = system_.page(frame);
+  if (!page.try_busy()) return busy(object, page);
+  DCHECK(page.is_valid(), frame.value());
+  return access_ == Access::kWrite ? copy_up(object, page) : map_from_below(object, index, page);
+}
+
+/// A read of a page of a backing object: mapped where it is, without the right to write. Neighbours in the
+/// same object come along if nothing above hides them.
+FaultState::Step FaultState::map_from_below(VmObject& object, PageIndex index, Page& page) {
+  Batch batch;
+  batch.low = look_.index;
+  batch.count = 1;
+  batch.frames[0] = system_.frame_of(page);
+  const std::uint64_t shift = index.value() - look_.index.value();
+  const std::uint64_t width = system_.tunables().prefault_cluster.value();
+  const std::uint64_t end = look_.index.value() - look_.index.value() % width + width;
+  for (std::uint64_t i = look_.index.value() + 1; !wire_ && i < end && is_open(PageIndex{i}); ++i) {
+    if (!take_neighbour(object, PageIndex{i + shift}, page, &batch.frames[batch.count])) break;
+    ++batch.count;
+  }
+  unlock_objects(object);
+  return map_resident(batch, without(look_.prot, Prot::kWrite));
+}
+
+// ------------------------------------------------------------------------------------------------ ends
+
+void FaultState::unlock_objects(VmObject& object) NO_THREAD_SAFETY_ANALYSIS {
+  if (&object != &top()) object.lock.unlock();
+  top().lock.unlock();
+}
+
+FaultState::Step FaultState::leave(Step step) {
+  map_.unlock_shared();
+  return step;
+}
+
+FaultState::Step FaultState::leave_objects(VmObject& object, Step step) {
+  unlock_objects(object);
+  return leave(step);
+}
+
+FaultState::Step FaultState::busy(VmObject& object, Page& page) {
+  wait_on_ = &page;
+  return leave_objects(object, Step::kBusy);
+}
+
+/// Free frames that may be used for pages nobody asked for.
+std::uint64_t FaultState::spare_frames() const {
+  const std::uint64_t free = system_.free_frames().free_count();
+  const std::uint64_t least = system_.free_min();
+  return free > least ? free - least : 0;
+}
+
+/// No frame was free. False: nothing can be gained, not even by waiting.
+bool FaultState::wait_for_frames() {
+  const std::atomic<std::uint32_t> never{0};
+  for (unsigned round = 0; round < kOutOfMemoryRounds; ++round) {
+    if (system_.daemon().reclaim() || system_.free_frames().free_count() > 0) return true;
+    if (!system_.daemon().worth_waiting()) return false;
+    futex_wait(never, 0, kOutOfMemoryPause);
+  }
+  return false;
+}
+
+/// Keeps a few frames free for the next fault, and gives the machine back what it wants. Nothing is held.
+void FaultState::after_fault() {
+  if (!allocated_) return;
+  if (system_.free_frames().free_count() < system_.free_min()) (void)system_.daemon().reclaim();
+  const PageCount surplus = system_.phys().surplus_wanted();
+  if (surplus.value() != 0) {
+    (void)system_.daemon().give_back(PageCount{std::min(surplus.value(), PageDaemon::kGoal)});
+  }
+}
+
+FaultResult vm_fault(VmMap& map, VirtAddr address, Access access) {
+  VmSystem& system = map.system();
+  VmCounters& counters = system.counters();
+  lock_order::assert_none_held();
+  ReadLock gate(system.gate());
+  const Nanoseconds start = system.clock().now();
+  count(counters.vm_faults);
+  const FaultResult result = FaultState(map, address, access, false).run();
+  if (result != FaultResult::kResolved) count(counters.fault_errors);
+  counters.fault_time.add((system.clock().now() - start).value());
+  return result;
+}
+
+}  // namespace enchilada

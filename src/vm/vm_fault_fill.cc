@@ -1,0 +1,181 @@
+// Faults that need a new page in the top object: zero-fill (in clusters) and copy-on-write (freebsd-vm.md
+// §1.2, §1.3). Invariant: a new page is in the top object, busy and invalid, from the moment at which the
+// chain was seen to need it until it is filled.
+#include <algorithm>
+
+#include "vm/vm_fault_state.h"
+#include "vm/vm_pagequeue.h"
+#include "vm/vm_phys.h"
+
+namespace enchilada {
+namespace {
+constexpr unsigned kFirstFill = 4;  // pages of a zero-fill that continues nothing, while memory is plentiful
+}  // namespace
+
+/// How many pages a zero-fill here may cover: doubles up to the tunable while faults follow each other
+/// (upwards or downwards); a lone fault gets a few, or just its page when frames are scarce.
+unsigned FaultState::fill_width(VmObject& object) const {
+  const auto most = static_cast<unsigned>(system_.tunables().zero_fill_cluster.value());
+  if (wire_ || look_.advice == Advice::kRandom) return 1;
+  if (look_.advice == Advice::kSequential) return most;
+  const bool goes_on = object.fill_window != 0 &&
+                       (look_.index == object.fill_high || look_.index + PageCount{1} == object.fill_low);
+  if (goes_on) return std::min(object.fill_window * 2, most);
+  return system_.free_frames().free_count() < system_.free_target() ? 1 : std::min(kFirstFill, most);
+}
+
+/// The run of open window pages around the wanted one that a zero-fill takes: to the end of its aligned
+/// cluster, and what is open before it.
+void FaultState::fill_run(Batch& batch) const {
+  const std::uint64_t at = look_.index.value();
+  const std::uint64_t start = at - at % fill_width_;
+  const std::uint64_t most = std::max<std::uint64_t>(spare_frames(), 1);
+  std::uint64_t lo = at;
+  std::uint64_t hi = at + 1;
+  while (hi < start + fill_width_ && hi - lo < most && is_open(PageIndex{hi})) ++hi;
+  while (lo > start && hi - lo < most && is_open(PageIndex{lo - 1})) --lo;
+  batch.low = PageIndex{lo};
+  batch.count = static_cast<std::size_t>(hi - lo);
+}
+
+/// Frames for the batch. When there are fewer than hoped it shrinks, forward pages before backward ones.
+bool FaultState::take_frames(Batch& batch) {
+  const std::size_t got = system_.free_frames().allocate({batch.frames.data(), batch.count});
+  if (got == 0) return false;
+  const std::uint64_t at = look_.index.value();
+  const std::uint64_t end = batch.low.value() + batch.count;
+  if (got < batch.count) batch.low = PageIndex{at + got <= end ? at : end - got};
+  batch.count = got;
+  batch.pos = static_cast<std::size_t>(at - batch.low.value());
+  allocated_ = true;
+  return true;
+}
+
+/// Puts the batch's frames into the top object as placeholders. False: metadata used up, nothing done.
+bool FaultState::insert_batch(VmObject& object, Batch& batch) {
+  for (std::size_t i = 0; i < batch.count; ++i) {
+    if (system_.objects().insert_page(object, batch.low + PageCount{i}, batch.frames[i])) continue;
+    system_.objects().remove_pages(object, {batch.frames.data(), i});
+    system_.objects().release(batch.all());
+    return false;
+  }
+  return true;
+}
+
+/// Nowhere in the chain: the page reads as zeros. `last` is the chain's end, locked like the top.
+FaultState::Step FaultState::zero_fill(VmObject& last) {
+  VmObject& object = top();
+  Batch batch;
+  fill_run(batch);
+  if (!take_frames(batch)) return leave_objects(last, Step::kNeedFrames);
+  const bool inserted = insert_batch(object, batch);
+  object.fill_low = batch.low;
+  object.fill_high = batch.low + PageCount{batch.count};
+  object.fill_window = fill_width_;
+  unlock_objects(last);
+  if (!inserted) return leave(fail(FaultResult::kNoMemory));
+  return fill_and_map(batch);
+}
+
+/// Zeroes placeholders and maps them all.
+FaultState::Step FaultState::fill_and_map(Batch& batch) {
+  for (std::size_t i = 0; i < batch.count;) {
+    std::size_t n = 1;
+    while (i + n < batch.count && batch.frames[i + n].value() == batch.frames[i].value() + n) ++n;
+    system_.phys().zero({batch.frames[i], PageCount{n}});
+    i += n;
+  }
+  for (const FrameNumber frame : batch.all()) {
+    Page& page = system_.page(frame);
+    page.set_valid(true);
+    page.set_act_count(kActInit);
+  }
+  system_.queues().move(batch.all(), PageQueue::kActive);
+  Page& page = system_.page(batch.wanted());
+  if (access_ == Access::kWrite) page.set_dirty(true);
+  if (wire_) wire_page(page);
+  count(system_.counters().zfod);
+  count(system_.counters().zfod_pages, batch.count);
+  enter(batch, look_.prot);
+  unbusy_all(batch);
+  return leave(Step::kDone);
+}
+
+/// A write to a page of a backing object. Moves it up when nobody else can see it there, else copies it.
+FaultState::Step FaultState::copy_up(VmObject& object, Page& source) {
+  const bool only_ours = &object == top().backing && object.refs() == 1 && object.shadow_count == 1;
+  if (only_ours && !source.is_wired()) return move_up(object, source);
+  Batch batch;
+  batch.low = look_.index;
+  batch.count = system_.free_frames().allocate({batch.frames.data(), 1});
+  if (batch.count == 0) {
+    source.unbusy();
+    return leave_objects(object, Step::kNeedFrames);
+  }
+  allocated_ = true;
+  const bool inserted = insert_batch(top(), batch);
+  const bool others_see_top = !top().one_mapping();
+  unlock_objects(object);
+  if (!inserted) {
+    source.unbusy();
+    return leave(fail(FaultResult::kNoMemory));
+  }
+  return copy_and_map(batch, source, others_see_top);
+}
+
+/// The source stays busy until the copy is mapped: nobody may take it away or write to it meanwhile.
+FaultState::Step FaultState::copy_and_map(Batch& batch, Page& source, bool others_see_top) {
+  Page& page = system_.page(batch.wanted());
+  const FrameNumber from = system_.frame_of(source);
+  system_.phys().copy(from, batch.wanted());
+  page.set_valid(true);
+  page.set_dirty(true);
+  page.set_act_count(kActInit);
+  system_.queues().move(batch.all(), PageQueue::kActive);
+  count(system_.counters().cow_faults);
+  // Another map that shares the shadow may still have the source mapped; it must see the copy from now on
+  // (CVE-2021-29626). A refusal means that the machine pins it for a call in flight, which may see either.
+  if (others_see_top && source.has(Page::kMapped)) {
+    bool refused = false;
+    system_.pmaps().remove_all({&from, 1}, {&refused, 1});
+    if (!refused) source.clear(Page::kMapped);
+  }
+  if (wire_) {
+    wire_page(page);
+  } else if (look_.wired &&
+             source.is_wired()) {  // the entry was wired before it could write: the wiring follows
+    wire_page(page);
+    if (source.wire_count.fetch_sub(1, std::memory_order_relaxed) == 1) {
+      system_.counters().wire_count.fetch_sub(1, std::memory_order_relaxed);
+      system_.queues().move(from, PageQueue::kActive);
+    }
+  }
+  enter(batch, look_.prot);
+  source.unbusy();
+  unbusy_all(batch);
+  system_.objects().maybe_collapse(top());  // the map's lock keeps the top alive
+  return leave(Step::kDone);
+}
+
+/// The backing object belongs to the top alone: its page changes hands instead of being copied.
+FaultState::Step FaultState::move_up(VmObject& object, Page& source) {
+  const bool moved = system_.objects().rename_page(object, source, top(), look_.index);
+  unlock_objects(object);
+  if (!moved) {
+    source.unbusy();
+    return leave(fail(FaultResult::kNoMemory));
+  }
+  count(system_.counters().cow_optim);
+  Batch batch;
+  batch.low = look_.index;
+  batch.count = 1;
+  batch.frames[0] = system_.frame_of(source);
+  touch(source);
+  if (wire_) wire_page(source);
+  enter(batch, look_.prot);
+  unbusy_all(batch);
+  system_.objects().maybe_collapse(top());
+  return leave(Step::kDone);
+}
+
+}  // namespace enchilada

@@ -1,0 +1,175 @@
+// Page-in: which pages to read together, the read itself with no lock held, and what becomes of them.
+//
+// Read-ahead: a page-in that starts where the last one ended doubles the object's window (up to
+// readahead_max), reads forward only, and maps everything it brings, so that sequential access costs one
+// fault a window. A page-in that continues nothing reads an aligned cluster of random_window pages; only the
+// wanted one is mapped, the others wait on inactive, marked. A fault on a marked page is a hit: it maps its
+// marked neighbours and doubles random_window (up to readahead_min). Eight such reads without a hit halve it,
+// down to one page, so that truly random access pollutes nothing; every 32nd read then probes with two.
+// Frames for unasked pages come only from above free_min. readahead_hits: marked pages that were faulted on,
+// and the unasked pages of a sequential window once the next window starts at its end (they were mapped, so
+// their use is inferred).
+#include <algorithm>
+
+#include "vm/vm_fault_state.h"
+#include "vm/vm_pagequeue.h"
+#include "vm/vm_phys.h"
+
+namespace enchilada {
+namespace {
+constexpr std::uint32_t kMissesToShrink = 8;
+constexpr std::uint32_t kReadsToProbe = 32;
+constexpr unsigned kMaxReads = 4;
+}  // namespace
+
+/// A page-in that continues nothing: adapts random_window to how earlier ones fared.
+void FaultState::note_random_read(VmObject& object) {
+  const std::uint32_t window = object.random_window.load(std::memory_order_relaxed);
+  const std::uint32_t misses = object.random_misses.fetch_add(1, std::memory_order_relaxed) + 1;
+  const bool change = window > 1 ? misses >= kMissesToShrink : misses >= kReadsToProbe;
+  if (!change) return;
+  object.random_window.store(window > 1 ? window / 2 : 2, std::memory_order_relaxed);
+  object.random_misses.store(0, std::memory_order_relaxed);
+}
+
+/// How far to read before and after `index`. Decides whether this continues the last page-in.
+void FaultState::read_limits(VmObject& object, PageIndex index, std::uint64_t* before, std::uint64_t* after) {
+  const VmTunables& t = system_.tunables();
+  io_.sequential =
+      look_.advice != Advice::kRandom &&
+      ((object.read_window != 0 && index == object.next_read) || look_.advice == Advice::kSequential);
+  std::uint64_t window = 1;
+  *before = 0;
+  if (io_.sequential) {
+    const bool told = look_.advice == Advice::kSequential;
+    window = std::clamp<std::uint64_t>(std::uint64_t{object.read_window} * 2,
+                                       told ? t.readahead_max.value() : t.readahead_min.value(),
+                                       t.readahead_max.value());
+  } else if (look_.advice != Advice::kRandom) {
+    note_random_read(object);
+    window = object.random_window.load(std::memory_order_relaxed);
+    *before = index.value() % window;
+  }
+  window = std::min(window, spare_frames() + 1);
+  *before = std::min(*before, window - 1);
+  *after = window - 1 - *before;
+  *before = std::min(*before, look_.index.value() - look_.entry_first_index.value());
+  *after = std::min(*after, entry_end().value() - 1 - look_.index.value());
+}
+
+/// The page is absent in `object` (locked); is it in the store? Then takes frames for it and its neighbours,
+/// puts them into the object, busy, and lets go of all locks.
+FaultState::Step FaultState::start_page_in(VmObject& object, PageIndex index) {
+  if (!system_.swap().has_page(object.swap, index, PageCount{0}, PageCount{0}).present) return Step::kNext;
+  if (++reads_ > kMaxReads) return leave_objects(object, fail(FaultResult::kIoError));
+  std::uint64_t before = 0;
+  std::uint64_t after = 0;
+  read_limits(object, index, &before, &after);
+  const PagerRun run = system_.swap().has_page(object.swap, index, PageCount{before}, PageCount{after});
+  // Only what is absent here and, seen through the top, not hidden by anything above.
+  const auto wanted = [&](std::uint64_t top_index, PageIndex at) {
+    return object.pages.find(at) == kNoFrame && (&object == &top() || is_open(PageIndex{top_index}));
+  };
+  std::uint64_t b = 0;
+  std::uint64_t a = 0;
+  while (b < std::min(before, run.before.value()) &&
+         wanted(look_.index.value() - b - 1, index - PageCount{b + 1})) {
+    ++b;
+  }
+  while (a < std::min(after, run.after.value()) &&
+         wanted(look_.index.value() + a + 1, index + PageCount{a + 1})) {
+    ++a;
+  }
+  return take_frames_for_io(object, index, b, b + 1 + a);
+}
+
+FaultState::Step FaultState::take_frames_for_io(VmObject& object, PageIndex index, std::uint64_t before,
+                                                std::uint64_t n) {
+  const std::size_t got = system_.free_frames().allocate({io_.frames.data(), n});
+  if (got == 0) return leave_objects(object, Step::kNeedFrames);
+  allocated_ = true;
+  const std::uint64_t after = n - before - 1;
+  if (got < n) before = got - 1 <= after ? 0 : got - 1 - after;
+  io_.object = &object;
+  io_.first = index - PageCount{before};
+  io_.pos = before;
+  io_.count = got;
+  for (std::size_t i = 0; i < got; ++i) {
+    if (system_.objects().insert_page(object, io_.first + PageCount{i}, io_.frames[i])) continue;
+    system_.objects().remove_pages(object, {io_.frames.data(), i});
+    system_.objects().release(io_.all());
+    return leave_objects(object, fail(FaultResult::kNoMemory));
+  }
+  if (io_.sequential) {
+    count(system_.counters().readahead_hits, object.read_pending);
+  }
+  object.next_read = io_.first + PageCount{got};
+  object.read_window = static_cast<std::uint32_t>(got);
+  object.read_pending = io_.sequential ? static_cast<std::uint32_t>(got - 1) : 0;
+  object.begin_paging();
+  return leave_objects(object, Step::kPageIn);
+}
+
+/// Drops pages [from, to) of the page-in: out of the object, free.
+void FaultState::discard_from_io(std::size_t from, std::size_t to) {
+  const std::span<const FrameNumber> frames = io_.all().subspan(from, to - from);
+  if (frames.empty()) return;
+  {
+    WriteLock guard(io_.object->lock);
+    system_.objects().remove_pages(*io_.object, frames);
+  }
+  system_.objects().release(frames);
+}
+
+/// The read. When a cluster fails, the wanted page alone gets another chance: the error may be a neighbour's.
+/// False: it cannot be read.
+bool FaultState::read_pages() {
+  lock_order::assert_none_held();
+  VmCounters& c = system_.counters();
+  Pager& pager = system_.swap();
+  if (!did_io_) count(c.io_faults);
+  did_io_ = true;
+  count(c.swapin);
+  PagerReturn verdict = pager.get_pages(io_.object->swap, io_.first, io_.all());
+  if (verdict != PagerReturn::kOk && io_.count > 1) {
+    discard_from_io(io_.pos + 1, io_.count);
+    discard_from_io(0, io_.pos);
+    io_.frames[0] = io_.frames[io_.pos];
+    io_.first = io_.first + PageCount{io_.pos};
+    io_.pos = 0;
+    io_.count = 1;
+    verdict = pager.get_pages(io_.object->swap, io_.first, io_.all());
+  }
+  finish_page_in(verdict == PagerReturn::kOk);
+  if (verdict == PagerReturn::kOk || verdict == PagerReturn::kFail)
+    return true;  // kFail: gone meanwhile, look again
+  count(c.io_errors);
+  return false;
+}
+
+void FaultState::finish_page_in(bool good) {
+  VmObject& object = *io_.object;
+  VmCounters& c = system_.counters();
+  if (!good) {
+    discard_from_io(0, io_.count);
+    object.end_paging();
+    return;
+  }
+  count(c.swappgsin, io_.count);
+  count(c.readahead_pages, io_.count - 1);
+  for (std::size_t i = 0; i < io_.count; ++i) {
+    Page& page = system_.page(io_.frames[i]);
+    const bool asked = i == io_.pos;
+    page.set_act_count(asked ? kActInit : kActDecline);
+    if (!asked && !io_.sequential) page.set(Page::kReadAhead);
+    page.set_valid(true);
+  }
+  const PageQueue unasked = io_.sequential ? PageQueue::kActive : PageQueue::kInactive;
+  system_.queues().move(io_.all(), unasked);
+  if (unasked != PageQueue::kActive) system_.queues().move(io_.frames[io_.pos], PageQueue::kActive);
+  map_what_was_read_ = io_.sequential && io_.object == look_.object;
+  for (const FrameNumber frame : io_.all()) system_.page(frame).unbusy();
+  object.end_paging();
+}
+
+}  // namespace enchilada

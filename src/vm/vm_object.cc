@@ -1,0 +1,257 @@
+// VmObjectZone: birth, references, pages and death of objects. Chains (shadow, split, collapse) are in
+// vm_object_shadow.cc. Invariants: see vm_object.h.
+#include "vm/vm_object.h"
+
+#include "vm/vm_pagequeue.h"
+#include "vm/vm_phys.h"
+
+namespace enchilada {
+namespace {
+constexpr std::size_t kBatch = 64;
+}  // namespace
+
+VmObjectZone::VmObjectZone(VmSystem& system)
+    : system_(system), slab_(system.arena(), 16), nodes_(system.arena()) {}
+
+VmObjectZone::~VmObjectZone() = default;
+
+bool VmObjectZone::reserve() {
+  return slab_.reserve(16) && nodes_.reserve();
+}
+
+VmObject* VmObjectZone::allocate_anonymous(PageCount size) {
+  VmObject* object = nullptr;
+  {
+    MutexLock guard(lock_);
+    object = idle_.pop_front();
+  }
+  if (object == nullptr) object = slab_.create();
+  if (object == nullptr) return nullptr;
+  object->size = size;
+  object->flags = VmObject::kOneMapping;
+  object->random_window.store(static_cast<std::uint32_t>(system_.tunables().readahead_min.value()),
+                              std::memory_order_relaxed);
+  object->random_misses.store(0, std::memory_order_relaxed);
+  object->ref_count.store(1, std::memory_order_release);
+  system_.counters().metadata_bytes.store(system_.arena().used(), std::memory_order_relaxed);
+  MutexLock guard(lock_);
+  object->live = true;
+  live_.push_back(object);
+  return object;
+}
+
+/// Makes a dead object ready for reuse. Its lock and its memory stay, so a late look at it harms nobody.
+void VmObjectZone::recycle(VmObject& object) {
+  CHECK(object.pages.count() == 0 && object.shadow_count == 0 && object.backing == nullptr);
+  CHECK(object.pip.load(std::memory_order_acquire) == 0);
+  system_.swap().forget_all(object.swap);
+  object.swap = {};
+  object.ref_count.store(0, std::memory_order_relaxed);
+  object.flags = 0;
+  object.next_read = object.fill_low = object.fill_high = PageIndex{0};
+  object.read_window = object.read_pending = object.fill_window = 0;
+  object.bypass_retry = 0;
+  object.backing_offset = PageCount{0};
+  MutexLock guard(lock_);
+  object.live = false;
+  live_.remove(&object);
+  idle_.push_front(&object);
+}
+
+void VmObjectZone::reference(VmObject& object) {
+  const std::uint32_t old = object.ref_count.fetch_add(1, std::memory_order_relaxed);
+  DCHECK(old > 0);
+  (void)old;
+}
+
+void VmObjectZone::deallocate(VmObject* object) {
+  while (object != nullptr) object = drop_reference(*object);
+}
+
+/// Drops one reference; returns the object that loses one in turn (the backing object of one that died).
+VmObject* VmObjectZone::drop_reference(VmObject& object) NO_THREAD_SAFETY_ANALYSIS {  // terminate() unlocks
+  std::uint32_t refs = object.ref_count.load(std::memory_order_relaxed);
+  while (refs > 2) {
+    if (object.ref_count.compare_exchange_weak(refs, refs - 1, std::memory_order_release)) return nullptr;
+  }
+  object.lock.lock();
+  refs = object.ref_count.fetch_sub(1, std::memory_order_acq_rel) - 1;
+  if (refs == 0) return terminate(object);
+  VmObject* heir = nullptr;
+  if (refs == 1 && object.shadow_count == 0) object.flags |= VmObject::kOneMapping;
+  if (refs == 1 && object.shadow_count == 1) {
+    heir = object.shadows.front();  // cannot go: an object leaves this list before it waits for its pip
+    heir->begin_paging();
+  }
+  object.lock.unlock();
+  if (heir != nullptr) {
+    collapse(*heir);
+    heir->end_paging();
+  }
+  return nullptr;
+}
+
+/// The last reference is gone. Object locked on entry, recycled on return. Returns the former backing object,
+/// whose reference the caller now has to drop.
+VmObject* VmObjectZone::terminate(VmObject& object) NO_THREAD_SAFETY_ANALYSIS {
+  CHECK(object.shadow_count == 0);
+  object.flags |= VmObject::kDead;
+  VmObject* const backing = object.backing;
+  if (backing != nullptr) detach(object);
+  for (std::uint32_t pip; (pip = object.pip.load(std::memory_order_acquire)) != 0;) {
+    object.lock.unlock();
+    futex_wait(object.pip, pip);
+    object.lock.lock();
+  }
+  free_all_pages(object);
+  object.lock.unlock();
+  recycle(object);
+  return backing;
+}
+
+void VmObjectZone::free_all_pages(VmObject& object) {
+  free_range(object, PageIndex{0}, PageIndex{~std::uint64_t{0}});
+}
+
+/// Frees the pages of [first, end). Waits for busy ones; the object is unlocked meanwhile.
+void VmObjectZone::free_range(VmObject& object, PageIndex first, PageIndex end) NO_THREAD_SAFETY_ANALYSIS {
+  std::array<FrameNumber, kBatch> doomed;
+  std::size_t n = 0;
+  const auto flush = [&] {
+    remove_pages(object, {doomed.data(), n});
+    release({doomed.data(), n});
+    n = 0;
+  };
+  VmRadix::Item item;
+  PageIndex at = first;
+  while (object.pages.find_least(at, &item) && item.index < end) {
+    Page& page = system_.page(item.frame);
+    if (page.try_busy()) {
+      doomed[n++] = item.frame;
+      at = item.index + PageCount{1};
+      if (n == kBatch) flush();
+      continue;
+    }
+    flush();
+    object.lock.unlock();
+    page.wait_not_busy();
+    object.lock.lock();
+    at = item.index;
+  }
+  flush();
+}
+
+void VmObjectZone::remove_range(VmObject& object, PageIndex first, PageCount count) {
+  WriteLock guard(object.lock);
+  const bool sole = object.one_mapping() || object.refs() == 1;
+  if (!sole || object.shadow_count != 0) return;
+  free_range(object, first, first + count);
+  if (object.swap.pages != 0) system_.swap().forget(object.swap, first, count);
+}
+
+void VmObjectZone::clear_one_mapping(VmObject& object) {
+  WriteLock guard(object.lock);
+  object.flags &= ~VmObject::kOneMapping;
+}
+
+bool VmObjectZone::insert_page(VmObject& object, PageIndex index, FrameNumber frame) {
+  Page& page = system_.page(frame);
+  DCHECK(page.is_exclusive() && page.object == nullptr, frame.value());
+  if (!object.pages.insert(nodes_, index, frame)) return false;
+  page.object = &object;
+  page.pindex = index;
+  return true;
+}
+
+void VmObjectZone::remove_pages(VmObject& object, std::span<const FrameNumber> frames) {
+  for (const FrameNumber frame : frames) {
+    Page& page = system_.page(frame);
+    DCHECK(page.is_exclusive() && page.object == &object, frame.value());
+    const FrameNumber removed = object.pages.remove(nodes_, page.pindex);
+    CHECK(removed == frame, removed.value(), frame.value());
+    page.object = nullptr;
+    if (page.wire_count.exchange(0, std::memory_order_relaxed) != 0) {
+      system_.counters().wire_count.fetch_sub(1, std::memory_order_relaxed);
+    }
+  }
+  if (!frames.empty()) system_.queues().move(frames, PageQueue::kNone);
+}
+
+void VmObjectZone::release(std::span<const FrameNumber> frames) {
+  while (!frames.empty()) {
+    const std::size_t n = frames.size() < kBatch ? frames.size() : kBatch;
+    std::array<FrameNumber, kBatch> mapped;
+    std::array<FrameNumber, kBatch> idle;
+    std::array<bool, kBatch> refused{};
+    std::size_t mapped_n = 0;
+    std::size_t idle_n = 0;
+    for (const FrameNumber frame : frames.first(n)) {
+      (system_.page(frame).has(Page::kMapped) ? mapped[mapped_n++] : idle[idle_n++]) = frame;
+    }
+    if (mapped_n > 0) system_.pmaps().remove_all({mapped.data(), mapped_n}, {refused.data(), mapped_n});
+    for (std::size_t i = 0; i < mapped_n; ++i) {
+      if (refused[i]) {
+        system_.queues().move(mapped[i], PageQueue::kLimbo);
+        system_.page(mapped[i]).unbusy();
+      } else {
+        idle[idle_n++] = mapped[i];
+      }
+    }
+    if (idle_n > 0) system_.free_frames().free({idle.data(), idle_n});
+    frames = frames.subspan(n);
+  }
+}
+
+bool VmObjectZone::rename_page(VmObject& from, Page& page, VmObject& to, PageIndex index) {
+  const FrameNumber frame = system_.frame_of(page);
+  if (!to.pages.insert(nodes_, index, frame)) return false;
+  from.pages.remove(nodes_, page.pindex);
+  if (from.swap.pages != 0) system_.swap().forget(from.swap, page.pindex, PageCount{1});
+  page.set_dirty(true);
+  page.object = &to;
+  page.pindex = index;
+  return true;
+}
+
+std::size_t VmObjectZone::live() const {
+  MutexLock guard(lock_);
+  return live_.size();
+}
+
+void VmObjectZone::for_each(FunctionRef<void(VmObject&)> visit) {
+  MutexLock guard(lock_);
+  for (VmObject* o = live_.front(); o != nullptr; o = live_.next(o)) visit(*o);
+}
+
+void VmObjectZone::validate_object(VmObject& object) NO_THREAD_SAFETY_ANALYSIS {  // under for_each()'s lock
+  CHECK(object.refs() >= 1 && object.refs() >= object.shadow_count, object.refs(), object.shadow_count);
+  CHECK(!object.dead());
+  CHECK(object.shadow_count == object.shadows.size(), object.shadow_count, object.shadows.size());
+  for (VmObject* s = object.shadows.front(); s != nullptr; s = object.shadows.next(s))
+    CHECK(s->backing == &object);
+  VmRadix::Item item;
+  std::uint64_t n = 0;
+  for (PageIndex at{0}; object.pages.find_least(at, &item); at = item.index + PageCount{1}, ++n) {
+    const Page& page = system_.page(item.frame);
+    CHECK(page.object == &object && page.pindex == item.index, item.frame.value(), item.index.value());
+    CHECK(page.queue() != PageQueue::kFree && page.queue() != PageQueue::kLimbo, item.frame.value());
+    CHECK(page.is_valid() || page.is_busy(), item.frame.value());
+    CHECK(page.is_busy() || page.is_wired() == (page.queue() == PageQueue::kNone), item.frame.value());
+    CHECK(item.index.value() < object.size.value(), item.index.value(), object.size.value());
+  }
+  CHECK(n == object.pages.count(), n, object.pages.count());
+  std::size_t steps = 0;
+  for (const VmObject* o = &object; o != nullptr; o = o->backing) CHECK(++steps <= live_.size());
+}
+
+void VmObjectZone::validate() {
+  std::uint64_t resident = 0;
+  for_each([&](VmObject& object) NO_THREAD_SAFETY_ANALYSIS {  // for_each holds the zone's lock
+    validate_object(object);
+    resident += object.pages.count();
+  });
+  const std::uint64_t held = system_.free_frames().granted() - system_.free_frames().free_count();
+  CHECK(resident <= held, resident, held);
+}
+
+}  // namespace enchilada

@@ -1,0 +1,329 @@
+// VmObjectZone, chains: shadow, coalesce, split, collapse and the all-shadowed bypass (freebsd-vm.md §1.3,
+// §1.4).
+//
+// Invariants: a collapse moves one page at a time and each state between is right (the same bytes are found
+// through the parent), so it may stop anywhere; it never waits for a busy page. Swap-only pages count on both
+// sides. Where the parent has a page, the backing object's swap copy is dropped before copies are handed
+// over: a clean page of the parent could otherwise be replaced later by what it had hidden.
+#include <array>
+
+#include "vm/vm_object.h"
+
+namespace enchilada {
+
+void VmObjectZone::attach(VmObject& shadow, VmObject& backing, PageCount offset) {
+  shadow.backing = &backing;
+  shadow.backing_offset = offset;
+  WriteLock guard(backing.lock);
+  backing.shadows.push_back(&shadow);
+  ++backing.shadow_count;
+  backing.flags &= ~VmObject::kOneMapping;
+}
+
+void VmObjectZone::detach(VmObject& shadow) {
+  VmObject& backing = *shadow.backing;
+  shadow.backing = nullptr;
+  WriteLock guard(backing.lock);
+  backing.shadows.remove(&shadow);
+  --backing.shadow_count;
+}
+
+bool VmObjectZone::shadow(VmObject** object, PageIndex* offset, PageCount length) {
+  VmObject* const source = *object;
+  if (source->refs() == 1) return true;  // the entry's own: nobody else sees what is written
+  VmObject* const fresh = allocate_anonymous(length);
+  if (fresh == nullptr) return false;
+  attach(*fresh, *source, PageCount{offset->value()});
+  *object = fresh;
+  *offset = PageIndex{0};
+  count(system_.counters().object_shadows);
+  return true;
+}
+
+bool VmObjectZone::coalesce(VmObject& object, PageIndex offset, PageCount size, PageCount extra) {
+  if (object.backing != nullptr) collapse(object);
+  WriteLock guard(object.lock);
+  if (object.backing != nullptr) return false;
+  const PageIndex end = offset + size;
+  // With other references the indexes behind the entry may belong to somebody (a moved piece): only at the
+  // very end.
+  if (object.refs() > 1 && object.size.value() != end.value()) return false;
+  if (end.value() < object.size.value()) {
+    free_range(object, end, end + extra);
+    if (object.swap.pages != 0) system_.swap().forget(object.swap, end, extra);
+  }
+  if (end.value() + extra.value() > object.size.value()) object.size = PageCount{end.value() + extra.value()};
+  return true;
+}
+
+void VmObjectZone::prepare_for_copy(VmObject& object) {
+  collapse(object);
+  clear_one_mapping(object);
+}
+
+bool VmObjectZone::busy_range(VmObject& object, PageIndex first, PageIndex end) {
+  VmRadix::Item item;
+  for (PageIndex at = first; object.pages.find_least(at, &item) && item.index < end;
+       at = item.index + PageCount{1}) {
+    if (system_.page(item.frame).try_busy()) continue;
+    unbusy_range(object, first, item.index);
+    return false;
+  }
+  return true;
+}
+
+void VmObjectZone::unbusy_range(VmObject& object, PageIndex first, PageIndex end) {
+  VmRadix::Item item;
+  for (PageIndex at = first; object.pages.find_least(at, &item) && item.index < end;
+       at = item.index + PageCount{1}) {
+    system_.page(item.frame).unbusy();
+  }
+}
+
+/// Moves the pages (all busy) and swap copies of a range to a fresh object. Metadata has been set aside.
+void VmObjectZone::move_range(VmObject& from, PageIndex first, PageIndex end, VmObject& to) {
+  VmRadix::Item item;
+  while (from.pages.find_least(first, &item) && item.index < end) {
+    Page& page = system_.page(item.frame);
+    const PageIndex index{item.index.value() - first.value()};
+    from.pages.remove(nodes_, item.index);
+    CHECK(to.pages.insert(nodes_, index, item.frame));
+    page.object = &to;
+    page.pindex = index;
+    page.unbusy();
+  }
+  if (from.swap.pages != 0) system_.swap().split(from.swap, first, end - first, to.swap);
+}
+
+bool VmObjectZone::split(VmObject** object, PageIndex* offset, PageCount size) {
+  VmObject& source = **object;
+  const PageIndex end = *offset + size;
+  const std::size_t leaves = static_cast<std::size_t>(size.value() / 64) + 2;
+  if (!nodes_.leaves.reserve(leaves) || !nodes_.inners.reserve(leaves / 32 + 8)) return false;
+  VmObject* const fresh = allocate_anonymous(size);
+  if (fresh == nullptr) return false;
+  {
+    WriteLock guard(source.lock);
+    const bool apt = source.one_mapping() && source.refs() > 1 && source.shadow_count == 0;
+    if (apt && busy_range(source, *offset, end)) {
+      if (source.backing != nullptr) {
+        reference(*source.backing);
+        attach(*fresh, *source.backing, PageCount{source.backing_offset.value() + offset->value()});
+      }
+      move_range(source, *offset, end, *fresh);
+      source.ref_count.fetch_sub(1, std::memory_order_acq_rel);  // the entry's; at least one other is left
+      *object = fresh;
+      *offset = PageIndex{0};
+      return true;
+    }
+  }
+  deallocate(fresh);
+  return false;
+}
+
+// ---------------------------------------------------------------------------------------------- collapse,
+// bypass
+
+/// Collapses `object` and then, when a bypass has left a sibling as the only one that shadows an object, that
+/// one.
+void VmObjectZone::collapse(VmObject& object) {
+  VmObject* held = nullptr;
+  VmObject* current = &object;
+  for (;;) {
+    VmObject* const sibling = collapse_chain(*current);
+    if (held != nullptr) held->end_paging();
+    if (sibling == nullptr) return;
+    current = held = sibling;
+  }
+}
+
+/// Returns an object, kept alive by paging-in-progress, whose backing object has just become its own; or
+/// null.
+VmObject* VmObjectZone::collapse_chain(VmObject& object)
+    NO_THREAD_SAFETY_ANALYSIS {  // locks follow the chain
+  VmObject* sibling = nullptr;
+  WriteLock guard(object.lock);
+  if (object.dead()) return nullptr;
+  while (object.backing != nullptr) {
+    VmObject& backing = *object.backing;
+    backing.lock.lock();
+    const bool own = backing.refs() == 1;
+    const bool done = own ? merge_backing(object, backing) : bypass(object, backing);
+    VmObject* other = nullptr;
+    if (done && !own && backing.refs() == 1 && backing.shadow_count == 1) {
+      other = backing.shadows.front();
+      other->begin_paging();
+    }
+    backing.lock.unlock();
+    if (!done) break;
+    if (own) recycle(backing);
+    if (other == nullptr) continue;
+    if (sibling != nullptr) sibling->end_paging();
+    sibling = other;
+  }
+  return sibling;
+}
+
+void VmObjectZone::maybe_collapse(VmObject& object) {
+  bool promising = false;
+  {
+    ReadLock guard(object.lock);
+    VmObject* const backing = object.backing;
+    if (backing == nullptr) return;
+    ReadLock backing_guard(backing->lock);
+    const std::uint64_t have = object.pages.count() + object.swap.pages;
+    const std::uint64_t hidden = backing->pages.count() + backing->swap.pages;
+    const bool full = have >= object.size.value();
+    promising = backing->refs() == 1 || full || (have >= hidden && have >= object.bypass_retry);
+  }
+  if (promising) collapse(object);
+}
+
+/// Only `object` refers to `backing`: takes over all it has. Both locked. False: something is busy, try
+/// another time.
+bool VmObjectZone::merge_backing(VmObject& object, VmObject& backing) {
+  if (backing.pip.load(std::memory_order_acquire) != 0) return false;
+  object.flags |= VmObject::kCollapsing;
+  backing.flags |= VmObject::kCollapsing;
+  const bool moved = move_backing_pages(object, backing);
+  if (moved) {
+    hand_over_swap(object, backing);
+    take_backing_of(object, backing);
+    count(system_.counters().object_collapses);
+  }
+  object.flags &= ~VmObject::kCollapsing;
+  backing.flags &= ~VmObject::kCollapsing;
+  return moved;
+}
+
+bool VmObjectZone::move_backing_pages(VmObject& object, VmObject& backing) {
+  std::array<FrameNumber, 64> doomed;
+  std::size_t n = 0;
+  bool all = true;
+  VmRadix::Item item;
+  for (PageIndex at{0}; all && backing.pages.find_least(at, &item); at = item.index + PageCount{1}) {
+    switch (absorb_page(object, backing, item)) {
+      case Absorbed::kMoved:
+        break;
+      case Absorbed::kHidden:
+        doomed[n++] = item.frame;
+        break;
+      case Absorbed::kStuck:
+        all = false;
+        break;
+    }
+    if (n == doomed.size() || !all) {
+      remove_pages(backing, {doomed.data(), n});
+      release({doomed.data(), n});
+      n = 0;
+    }
+  }
+  remove_pages(backing, {doomed.data(), n});
+  release({doomed.data(), n});
+  return all;
+}
+
+/// One page of the backing object: moves into the parent, or is hidden there (then it stays busy, to be
+/// freed).
+VmObjectZone::Absorbed VmObjectZone::absorb_page(VmObject& object, VmObject& backing, VmRadix::Item item) {
+  Page& page = system_.page(item.frame);
+  if (!page.try_busy()) return Absorbed::kStuck;
+  const std::uint64_t offset = object.backing_offset.value();
+  const std::uint64_t at = item.index.value();
+  if (at < offset || at - offset >= object.size.value()) return Absorbed::kHidden;
+  const PageIndex index{at - offset};
+  const FrameNumber above = object.pages.find(index);
+  if (above != kNoFrame && !system_.page(above).is_valid()) {  // being filled: let that end first
+    page.unbusy();
+    return Absorbed::kStuck;
+  }
+  if (above != kNoFrame || has_copy(object, index)) return Absorbed::kHidden;
+  const bool moved = page.is_valid() && rename_page(backing, page, object, index);
+  page.unbusy();
+  return moved ? Absorbed::kMoved : Absorbed::kStuck;
+}
+
+void VmObjectZone::hand_over_swap(VmObject& object, VmObject& backing) {
+  if (backing.swap.pages == 0) return;
+  Pager& pager = system_.swap();
+  const PageCount offset = object.backing_offset;
+  PageIndex at;
+  for (PageIndex from{0}; pager.find_least(backing.swap, from, &at); from = at + PageCount{1}) {
+    if (at.value() < offset.value()) continue;
+    const bool hidden = object.pages.find(PageIndex{at.value() - offset.value()}) != kNoFrame;
+    if (hidden) pager.forget(backing.swap, at, PageCount{1});
+  }
+  pager.transfer(backing.swap, PageIndex{offset.value()}, object.size, object.swap);
+}
+
+/// `object` takes the place of `backing` (locked, empty, about to go) below.
+void VmObjectZone::take_backing_of(VmObject& object, VmObject& backing) {
+  backing.shadows.remove(&object);
+  --backing.shadow_count;
+  VmObject* const next = backing.backing;
+  object.backing = next;
+  object.backing_offset = object.backing_offset + backing.backing_offset;
+  backing.backing = nullptr;
+  if (next == nullptr) return;
+  WriteLock guard(next->lock);  // the reference of `backing` becomes the object's
+  next->shadows.insert_before(&backing, &object);
+  next->shadows.remove(&backing);
+}
+
+bool VmObjectZone::has_copy(const VmObject& object, PageIndex index) {
+  return object.swap.pages != 0 &&
+         system_.swap().has_page(object.swap, index, PageCount{0}, PageCount{0}).present;
+}
+
+/// Does `object` hide every page that `backing` has in its window? Pages being filled or written do not
+/// count.
+bool VmObjectZone::all_shadowed(const VmObject& object, const VmObject& backing) {
+  const PageIndex end{object.backing_offset.value() + object.size.value()};
+  VmRadix::Item page;
+  PageIndex copy;
+  PageIndex from{object.backing_offset.value()};
+  for (;; ++from) {
+    const bool has_page = backing.pages.find_least(from, &page) && page.index < end;
+    const bool in_swap =
+        backing.swap.pages != 0 && system_.swap().find_least(backing.swap, from, &copy) && copy < end;
+    if (!has_page && !in_swap) return true;
+    from = !in_swap || (has_page && page.index < copy) ? page.index : copy;
+    if (has_page && page.index == from) {
+      const Page& below = system_.page(page.frame);
+      if (below.is_busy() || !below.is_valid()) return false;
+    }
+    const PageIndex index{from.value() - object.backing_offset.value()};
+    const FrameNumber above = object.pages.find(index);
+    if (above != kNoFrame ? !system_.page(above).is_valid() : !has_copy(object, index)) return false;
+  }
+}
+
+/// Others refer to `backing`, too, but `object` hides all of it: looks past it. Both locked.
+bool VmObjectZone::bypass(VmObject& object, VmObject& backing) {
+  if (!all_shadowed(object, backing)) {
+    const std::uint64_t have = object.pages.count() + object.swap.pages;
+    object.bypass_retry = have + have / 8 + 1;
+    return false;
+  }
+  VmObject* const next = backing.backing;
+  backing.shadows.remove(&object);
+  --backing.shadow_count;
+  object.backing = nullptr;
+  if (next != nullptr) {
+    reference(*next);
+    attach(object, *next, object.backing_offset + backing.backing_offset);
+  }
+  object.bypass_retry = 0;
+  backing.ref_count.fetch_sub(1, std::memory_order_acq_rel);  // more than one before: never the last
+  if (backing.refs() == 1 && backing.shadow_count == 0) backing.flags |= VmObject::kOneMapping;
+  count(system_.counters().object_bypasses);
+  return true;
+}
+
+unsigned VmObjectZone::depth(const VmObject& object) const {
+  unsigned n = 0;
+  for (const VmObject* o = &object; o != nullptr; o = o->backing) ++n;
+  return n;
+}
+
+}  // namespace enchilada

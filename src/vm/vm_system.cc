@@ -1,0 +1,102 @@
+// VmSystem: puts the parts together and knows the thresholds. Invariant: after create() nothing here
+// allocates.
+#include "vm/vm_system.h"
+
+#include <algorithm>
+
+#include "vm/vm_object.h"
+#include "vm/vm_page.h"
+#include "vm/vm_pageout.h"
+#include "vm/vm_pagequeue.h"
+#include "vm/vm_phys.h"
+
+namespace enchilada {
+namespace {
+
+constexpr std::uint64_t kMaxCluster = 64;  // what one bitmap word and the fault's arrays hold
+constexpr std::uint64_t kGrowBatch = 64;
+
+PageCount clamp_cluster(PageCount n) {
+  return PageCount{std::clamp<std::uint64_t>(n.value(), 1, kMaxCluster)};
+}
+
+void clamp_tunables(VmTunables& t) {
+  t.zero_fill_cluster = clamp_cluster(t.zero_fill_cluster);
+  t.readahead_max = clamp_cluster(t.readahead_max);
+  t.readahead_min = std::min(clamp_cluster(t.readahead_min), t.readahead_max);
+  t.pageout_cluster = clamp_cluster(t.pageout_cluster);
+  t.withdraw_cluster = clamp_cluster(t.withdraw_cluster);
+  t.prefault_cluster = clamp_cluster(t.prefault_cluster);
+}
+
+}  // namespace
+
+VmSystem::VmSystem(const VmSystemConfig& config) : config_(config) {
+  clamp_tunables(config_.tunables);
+}
+
+VmSystem::~VmSystem() = default;
+
+std::unique_ptr<VmSystem> VmSystem::create(const VmSystemConfig& config) {
+  std::unique_ptr<VmSystem> system(new VmSystem(config));
+  // Zeroed memory is an array of valid Pages; constructing them would touch memory of frames that may never
+  // come.
+  system->pages_ = config.arena.allocate_array<Page>(config.phys.frame_limit().value());
+  if (system->pages_ == nullptr) return nullptr;
+  system->free_frames_ = std::make_unique<VmPhys>(*system);
+  system->queues_ = std::make_unique<PageQueues>(*system);
+  system->objects_ = std::make_unique<VmObjectZone>(*system);
+  system->daemon_ = std::make_unique<PageDaemon>(*system);
+  if (!system->objects_->reserve()) return nullptr;
+  config.pmaps.set_sink(*system);
+  return system;
+}
+
+Page& VmSystem::page(FrameNumber frame) const {
+  DCHECK(frame.value() < config_.phys.frame_limit().value(), frame.value());
+  return pages_[frame.value()];
+}
+
+FrameNumber VmSystem::frame_of(const Page& page) const {
+  return FrameNumber{static_cast<std::uint32_t>(&page - pages_)};
+}
+
+/// FreeBSD's target is a few per cent of memory; here the work is done by the faulting thread, so it is kept
+/// small: enough that one reclaim run of a cluster or two suffices, never more than an eighth of a tiny
+/// machine.
+std::uint64_t VmSystem::free_target() const {
+  if (config_.tunables.free_target.value() != 0) return config_.tunables.free_target.value();
+  const std::uint64_t granted = free_frames_->granted();
+  return std::min(std::clamp<std::uint64_t>(granted / 64, 16, 256), std::max<std::uint64_t>(granted / 8, 4));
+}
+
+std::uint64_t VmSystem::free_min() const {
+  if (config_.tunables.free_min.value() != 0) return config_.tunables.free_min.value();
+  return std::max<std::uint64_t>(free_target() / 4, 2);
+}
+
+PageCount VmSystem::grow(PageCount wanted) {
+  const PageCount ask{std::max(wanted.value(), kGrowBatch)};
+  return config_.phys.grow(ask, [this](FrameRun run) { free_frames_->add(run); });
+}
+
+void VmSystem::for_each_page(FunctionRef<void(FrameNumber, Page&)> visit) {
+  const std::uint64_t limit = config_.phys.frame_limit().value();
+  for (std::uint64_t i = 0; i < limit; ++i) visit(FrameNumber{static_cast<std::uint32_t>(i)}, pages_[i]);
+}
+
+void VmSystem::validate() {
+  free_frames_->validate();
+  queues_->validate();
+  objects_->validate();
+}
+
+void VmSystem::note_modified(FrameNumber frame) {
+  page(frame).set_dirty(true);
+}
+
+void VmSystem::note_referenced(FrameNumber frame) {
+  page(frame).set_referenced();
+}
+
+}  // namespace enchilada
