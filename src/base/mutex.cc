@@ -176,7 +176,8 @@ void released(const void* lock, LockRank rank) noexcept {
     --held_count;
     return;
   }
-  CHECK(!"released a lock that is not held", static_cast<std::uint64_t>(rank));
+  constexpr bool kReleasedLockWasHeld = false;
+  CHECK(kReleasedLockWasHeld, static_cast<std::uint64_t>(rank));
 }
 
 void assert_none_held() noexcept { CHECK(held_count == 0, static_cast<std::uint64_t>(held_locks[0].rank)); }
