@@ -31,12 +31,11 @@ bool VmMap::Impl::share_with_child(MapEntry* entry, MapEntry* copy) {
 
 bool VmMap::Impl::copy_on_write_with_child(MapEntry* entry, MapEntry* copy) {
   if (entry->object == nullptr) return true;
-  if (!entry->needs_copy) {
-    // A clipped entry of an object that only this map shows: its range becomes an object, so that the parts' fates
-    // are separate. Where that fails sharing the whole object is right too, only less tidy.
-    (void)objects().split(&entry->object, &entry->offset, entry->pages());
-    objects().prepare_for_copy(*entry->object);
-  }
+  // A clipped entry of an object that only this map shows: its range becomes an object, so that the parts' fates are
+  // separate. Where that fails sharing the whole object is right too, only less tidy. Both steps also for an entry
+  // that awaits a copy already: since its sharers left, the object may count as mapped once again.
+  (void)objects().split(&entry->object, &entry->offset, entry->pages());
+  objects().prepare_for_copy(*entry->object);
   objects().reference(*entry->object);
   entry->needs_copy = true;
   copy->object = entry->object;

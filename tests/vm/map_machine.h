@@ -3,7 +3,10 @@
 // Invariant: a page table entry never outlives remove(); bytes are reached only through an entry that allows it.
 #pragma once
 
+#include <sys/mman.h>
+
 #include <array>
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <map>
@@ -301,12 +304,16 @@ class MapClock final : public Clock {
   std::atomic<std::uint64_t> now_{1};
 };
 
+inline std::byte* zeroed_memory(std::size_t bytes) {
+  return static_cast<std::byte*>(mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+}
+
 /// A machine and an engine on it.
 class MapMachine {
  public:
   explicit MapMachine(std::uint32_t frames = 256, std::size_t arena_bytes = std::size_t{8} << 20)
-      : phys(frames), swap(phys), memory_(static_cast<std::byte*>(std::aligned_alloc(4096, arena_bytes))),
-        arena((std::memset(memory_.get(), 0, arena_bytes), memory_.get()), arena_bytes),
+      : phys(frames), swap(phys), memory_(zeroed_memory(arena_bytes), Unmap{arena_bytes}),
+        arena(memory_.get(), arena_bytes),
         counters(std::make_unique<VmCounters>()),
         system(VmSystem::create({.phys = phys, .pmaps = pmaps, .swap = swap, .clock = clock, .counters = *counters,
                                  .arena = arena})) {}
@@ -339,10 +346,11 @@ class MapMachine {
   MapPhys phys;
   MapSwap swap;
   MapClock clock;
-  struct Free {
-    void operator()(std::byte* p) const { std::free(p); }
+  struct Unmap {
+    std::size_t bytes;
+    void operator()(std::byte* p) const { munmap(p, bytes); }
   };
-  std::unique_ptr<std::byte, Free> memory_;
+  std::unique_ptr<std::byte, Unmap> memory_;
   Arena arena;
   std::unique_ptr<VmCounters> counters;
   std::unique_ptr<VmSystem> system;
