@@ -61,7 +61,8 @@ class Pair {
 
   void release(std::uint64_t first, std::uint64_t count) {
     bool any_free = first + count > free_.size();
-    for (std::uint64_t b = first; b < std::min<std::uint64_t>(first + count, free_.size()); ++b) any_free |= free_[b];
+    for (std::uint64_t b = first; b < std::min<std::uint64_t>(first + count, free_.size()); ++b)
+      any_free |= free_[b];
     EXPECT_EQ(list_.free(run_of(first, count)), count == 0 || !any_free);
     if (any_free) return;
     for (std::uint64_t b = first; b < first + count; ++b) free_[b] = true;
@@ -131,7 +132,8 @@ TEST(Blist, CursorMovesOnAndComesBack) {
   pair.release(0, 256);
   EXPECT_EQ(pair.list().allocate(PageCount{100}, PageCount{100}).first.value(), 0u);
   EXPECT_TRUE(pair.list().free(run_of(0, 100)));
-  EXPECT_EQ(pair.list().allocate(PageCount{100}, PageCount{100}).first.value(), 100u) << "next fit, not first fit";
+  EXPECT_EQ(pair.list().allocate(PageCount{100}, PageCount{100}).first.value(), 100u)
+      << "next fit, not first fit";
   EXPECT_EQ(pair.list().allocate(PageCount{100}, PageCount{100}).first.value(), 0u) << "restart from 0";
   EXPECT_TRUE(pair.list().verify());
 }
@@ -201,7 +203,8 @@ TEST(Blist, StatsCountRuns) {
 }
 
 void random_history(std::uint64_t seed) {
-  static constexpr std::uint64_t kSizes[] = {1, 2, 63, 64, 65, 127, 128, 129, 64 * 64 - 1, 64 * 64, 64 * 64 + 1, 20000};
+  static constexpr std::uint64_t kSizes[] = {1,   2,   63,          64,      65,          127,
+                                             128, 129, 64 * 64 - 1, 64 * 64, 64 * 64 + 1, 20000};
   static constexpr std::uint64_t kBoundaries[] = {0, 0, 0, 1, 2, 16, 32, 64, 128, 1024};
   Random random(seed);
   Pair pair(kSizes[random.below(std::size(kSizes))], kBoundaries[random.below(std::size(kBoundaries))]);
@@ -233,7 +236,9 @@ void random_history(std::uint64_t seed) {
   pair.check();
 }
 
-TEST(Blist, RandomHistoriesAgreeWithABitmap) { for_each_seed(1000, 3000, random_history); }
+TEST(Blist, RandomHistoriesAgreeWithABitmap) {
+  for_each_seed(1000, 3000, random_history);
+}
 
 }  // namespace
 }  // namespace enchilada

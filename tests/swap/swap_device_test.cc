@@ -27,7 +27,8 @@ struct TempFile {
 };
 
 void pattern(std::span<std::byte> bytes, unsigned seed) {
-  for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::byte>((i * 31 + seed + i / kPageSize) & 255);
+  for (std::size_t i = 0; i < bytes.size(); ++i)
+    bytes[i] = static_cast<std::byte>((i * 31 + seed + i / kPageSize) & 255);
 }
 
 void round_trip(int fd, ByteCount offset) {

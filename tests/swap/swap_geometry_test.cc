@@ -1,4 +1,5 @@
-// The stripe mapping is a bijection between usable linear blocks and device blocks, with 1..4 devices of any size.
+// The stripe mapping is a bijection between usable linear blocks and device blocks, with 1..4 devices of any
+// size.
 #include "swap/swap_geometry.h"
 
 #include <gtest/gtest.h>
@@ -43,7 +44,8 @@ void check_bijection(const SwapGeometry& g) {
 }
 
 TEST(SwapGeometry, TheArticlesExample) {
-  // Two areas A and B in an interleave of four, stripes of 16: A at 0..15, B at 16..31, holes at 32..63, A again.
+  // Two areas A and B in an interleave of four, stripes of 16: A at 0..15, B at 16..31, holes at 32..63, A
+  // again.
   const SwapGeometry g{.device_pages = {64, 64, 0, 0}, .slots = 4, .stripe = 16};
   check_bijection(g);
   EXPECT_EQ(g.linear_blocks(), 256u);
@@ -68,7 +70,8 @@ TEST(SwapGeometry, RandomShapes) {
     ASSERT_TRUE(SwapSpace::create(memory.span(), g));
     SwapSpace space = *SwapSpace::attach(memory.span(), 0, {});
     std::uint64_t usable = 0;
-    for (std::uint64_t b = 0; b < g.linear_blocks(); ++b) usable += g.usable(SwapBlock{static_cast<std::uint32_t>(b)});
+    for (std::uint64_t b = 0; b < g.linear_blocks(); ++b)
+      usable += g.usable(SwapBlock{static_cast<std::uint32_t>(b)});
     EXPECT_EQ(space.capacity().value(), usable);
     for (;;) {
       const BlockRun run = space.allocate(0, PageCount{random.between(1, 64)});

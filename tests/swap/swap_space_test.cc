@@ -117,9 +117,12 @@ void random_holders(std::uint64_t seed) {
   EXPECT_TRUE(space.verify());
 }
 
-TEST(SwapSpace, RandomHoldersAgainstSets) { for_each_seed(1, 200, random_holders); }
+TEST(SwapSpace, RandomHoldersAgainstSets) {
+  for_each_seed(1, 200, random_holders);
+}
 
-// ---- Death -----------------------------------------------------------------------------------------------------
+// ---- Death
+// -----------------------------------------------------------------------------------------------------
 
 constexpr unsigned kWorkers = 6;
 
@@ -129,8 +132,8 @@ struct Board {
   std::atomic<std::uint32_t> violations;
 };
 
-/// What a worker does until it is killed: takes blocks, signs for them, gives them back, clones itself for a child that
-/// never runs, references and drops.
+/// What a worker does until it is killed: takes blocks, signs for them, gives them back, clones itself for a
+/// child that never runs, references and drops.
 void work(SwapSpace space, Board& board, unsigned self, std::uint64_t seed) {
   Random random(seed);
   std::vector<BlockRun> mine;
@@ -169,7 +172,8 @@ class SwapDeath : public testing::Test {
 
   SwapSpace::Liveness liveness() {
     return {[](void* board, unsigned holder) {
-              return holder == SwapSpace::kSupervisor || static_cast<Board*>(board)->alive[holder].load() != 0;
+              return holder == SwapSpace::kSupervisor ||
+                     static_cast<Board*>(board)->alive[holder].load() != 0;
             },
             board_};
   }
@@ -185,7 +189,8 @@ class SwapDeath : public testing::Test {
     kill(pids_[holder], SIGKILL);
     int status = 0;
     waitpid(pids_[holder], &status, 0);
-    ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) << "the worker stopped by itself: " << status;
+    ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
+        << "the worker stopped by itself: " << status;
     board_->alive[holder] = 0;
     for (auto& owner : board_->owner) {
       std::uint32_t dead = holder + 1;
@@ -204,7 +209,9 @@ class SwapDeath : public testing::Test {
 };
 
 TEST_F(SwapDeath, KillAtAnyMomentLeaksNothingAndFreesNothingInUse) {
-  Random random(std::getenv("ENCHILADA_SEED") != nullptr ? std::strtoull(std::getenv("ENCHILADA_SEED"), nullptr, 0) : 5);
+  Random random(std::getenv("ENCHILADA_SEED") != nullptr
+                    ? std::strtoull(std::getenv("ENCHILADA_SEED"), nullptr, 0)
+                    : 5);
   ASSERT_LE(kGeometry.linear_blocks(), board_->owner.size());
   for (unsigned w = 0; w < kWorkers; ++w) start(w, random.bits());
   const char* rounds_wanted = std::getenv("ENCHILADA_ROUNDS");

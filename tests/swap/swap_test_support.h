@@ -1,4 +1,5 @@
-// What the swap tests share: seeds that can be replayed, memory shared with forked children, byte-array frames.
+// What the swap tests share: seeds that can be replayed, memory shared with forked children, byte-array
+// frames.
 #pragma once
 
 #include <sys/mman.h>
@@ -17,8 +18,8 @@
 
 namespace enchilada::swap_test {
 
-/// Runs body(seed) for `rounds` seeds from `base`, or only for ENCHILADA_SEED when it is set. Stops at the first seed
-/// that fails and prints it.
+/// Runs body(seed) for `rounds` seeds from `base`, or only for ENCHILADA_SEED when it is set. Stops at the
+/// first seed that fails and prints it.
 template <class Body>
 void for_each_seed(std::uint64_t base, std::uint64_t rounds, Body body) {
   const char* replay = std::getenv("ENCHILADA_SEED");
@@ -27,7 +28,8 @@ void for_each_seed(std::uint64_t base, std::uint64_t rounds, Body body) {
     SCOPED_TRACE(testing::Message() << "replay with ENCHILADA_SEED=" << seed);
     body(seed);
     if (testing::Test::HasFailure()) {
-      std::fprintf(stderr, "failed: replay with ENCHILADA_SEED=%llu\n", static_cast<unsigned long long>(seed));
+      std::fprintf(stderr, "failed: replay with ENCHILADA_SEED=%llu\n",
+                   static_cast<unsigned long long>(seed));
       return;
     }
   }
@@ -45,12 +47,13 @@ class Random {
   std::mt19937_64 engine_;
 };
 
-/// Zeroed, page-aligned, lazily touched memory that forked children share.
+/// Zeroed, page-aligned, lazily touched memory that forked children share (or, with MAP_PRIVATE, get a copy
+/// of).
 class SharedMemory {
  public:
-  explicit SharedMemory(std::size_t bytes) : bytes_(bytes) {
-    data_ = static_cast<std::byte*>(mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
-                                         MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+  explicit SharedMemory(std::size_t bytes, int kind = MAP_SHARED) : bytes_(bytes) {
+    data_ = static_cast<std::byte*>(
+        mmap(nullptr, bytes, PROT_READ | PROT_WRITE, kind | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
     if (data_ == MAP_FAILED) std::abort();
   }
   ~SharedMemory() { munmap(data_, bytes_); }
@@ -95,7 +98,7 @@ class Rig {
   explicit Rig(const Options& options)
       : frames(options.frames),
         space_memory(SwapSpace::required_bytes(options.geometry)),
-        arena_memory(std::size_t{64} << 20),
+        arena_memory(std::size_t{64} << 20, MAP_PRIVATE),
         arena(arena_memory.data(), arena_memory.span().size()) {
     if (!SwapSpace::create(space_memory.span(), options.geometry)) std::abort();
     space = SwapSpace::attach(space_memory.span(), options.holder, {});
