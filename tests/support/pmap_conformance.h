@@ -175,7 +175,7 @@ TYPED_TEST_P(PmapConformance, ZeroMakesWholeRunsReadAsZeros) {
     i += n;
   }
   for (std::size_t i = 0; i < 8; ++i) {
-    for (const std::uint64_t byte : {0, 1, 2048, 4095}) EXPECT_EQ(m.peek(this->frame(i), byte), 0);
+    for (const std::uint64_t byte : {0u, 1u, 2048u, 4095u}) EXPECT_EQ(m.peek(this->frame(i), byte), 0);
   }
 }
 
