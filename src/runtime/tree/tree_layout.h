@@ -67,7 +67,8 @@ struct ChargeJournal {
   std::atomic<std::uint32_t> settled;  // sequence of the last change known to be in the budget
 };
 
-struct alignas(64) TreeSlot {
+// A page each: a process maps its own slot's counters at one fixed address and goes on with that after fork.
+struct alignas(4096) TreeSlot {
   std::atomic<std::uint64_t> owner;       // pid << 32 | generation << 8 | SlotState: one word says whose the slot is
   // Who the owner is, beyond its pid. Tagged with the generation: a tag that does not match owner's means "not known".
   std::atomic<std::uint64_t> start_time;  // field 22 of /proc/PID/stat << 24 | generation

@@ -1,0 +1,137 @@
+// Signal calls by symbol: the program's view of SIGBUS, SIGSEGV and SIGSYS; masks that never block them.
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/select.h>
+
+#include "runtime/preload/export.h"
+#include "runtime/preload/live.h"
+#include "runtime/preload/next.h"
+#include "runtime/preload/signals.h"
+
+using namespace enchilada::runtime;
+
+namespace {
+
+std::uint64_t mask_of(const sigset_t& set) {
+  std::uint64_t mask;
+  memcpy(&mask, &set, sizeof(mask));
+  return mask;
+}
+
+/// A copy of *set without our signals; null stays null.
+const sigset_t* without_ours(const sigset_t* set, sigset_t* copy) {
+  if (set == nullptr || !live().ready()) return set;
+  memcpy(copy, set, sizeof(*copy));
+  const std::uint64_t mask = mask_of(*set) & ~kOurs;
+  memcpy(copy, &mask, sizeof(mask));
+  return copy;
+}
+
+bool virtualised(int signal) {
+  return live().ready() && (signal == SIGBUS || signal == SIGSEGV || signal == SIGSYS);
+}
+
+KernelSigaction to_kernel(const struct sigaction& action) {
+  KernelSigaction k{};
+  k.handler = reinterpret_cast<std::uint64_t>(action.sa_sigaction);
+  k.flags = static_cast<std::uint64_t>(static_cast<unsigned>(action.sa_flags));
+  k.mask = mask_of(action.sa_mask);
+  return k;
+}
+
+void from_kernel(const KernelSigaction& k, struct sigaction* action) {
+  memset(action, 0, sizeof(*action));
+  action->sa_sigaction = reinterpret_cast<void (*)(int, siginfo_t*, void*)>(k.handler);
+  action->sa_flags = static_cast<int>(k.flags);
+  memcpy(&action->sa_mask, &k.mask, sizeof(k.mask));
+}
+
+Next<int(int, const struct sigaction*, struct sigaction*)> next_sigaction("sigaction");
+Next<int(const sigset_t*)> next_sigsuspend("sigsuspend");
+Next<int(pollfd*, nfds_t, const timespec*, const sigset_t*)> next_ppoll("ppoll");
+Next<int(int, fd_set*, fd_set*, fd_set*, const timespec*, const sigset_t*)> next_pselect("pselect");
+Next<int(int, epoll_event*, int, int, const sigset_t*)> next_epoll_pwait("epoll_pwait");
+
+}  // namespace
+
+extern "C" {
+
+ENCHILADA_EXPORT int sigaction(int signal, const struct sigaction* action, struct sigaction* old) noexcept {
+  if (virtualised(signal)) {
+    KernelSigaction wanted{};
+    KernelSigaction before{};
+    if (action != nullptr) wanted = to_kernel(*action);
+    call_sigaction(signal, action != nullptr ? &wanted : nullptr, &before);
+    if (old != nullptr) from_kernel(before, old);
+    return 0;
+  }
+  if (action == nullptr || !live().ready()) return next_sigaction(signal, action, old);
+  struct sigaction copy = *action;
+  sigset_t mask;
+  copy.sa_mask = *without_ours(&copy.sa_mask, &mask);
+  struct sigaction before;
+  const int result = next_sigaction(signal, &copy, &before);
+  if (result == 0 && old != nullptr) *old = before;
+  return result;
+}
+
+ENCHILADA_EXPORT sighandler_t signal(int number, sighandler_t handler) noexcept {
+  struct sigaction action;
+  memset(&action, 0, sizeof(action));
+  action.sa_handler = handler;
+  action.sa_flags = SA_RESTART;
+  sigaddset(&action.sa_mask, number);
+  struct sigaction old;
+  if (handler == SIG_ERR) {
+    errno = EINVAL;
+    return SIG_ERR;
+  }
+  return sigaction(number, &action, &old) == 0 ? old.sa_handler : SIG_ERR;
+}
+ENCHILADA_EXPORT sighandler_t bsd_signal(int number, sighandler_t handler) { return signal(number, handler); }
+ENCHILADA_EXPORT sighandler_t ssignal(int number, sighandler_t handler) { return signal(number, handler); }
+
+ENCHILADA_EXPORT int pthread_sigmask(int how, const sigset_t* set, sigset_t* old) noexcept {
+  std::uint64_t wanted = set != nullptr ? mask_of(*set) : 0;
+  // Signals 32 and 33 are the C library's own; it never lets a program block them.
+  wanted &= ~(signal_bit(32) | signal_bit(33));
+  std::uint64_t before = 0;
+  const long result = call_sigprocmask(how, set != nullptr ? &wanted : nullptr, &before);
+  if (result < 0) return static_cast<int>(-result);
+  if (old != nullptr) {
+    sigemptyset(old);
+    memcpy(old, &before, sizeof(before));
+  }
+  return 0;
+}
+ENCHILADA_EXPORT int sigprocmask(int how, const sigset_t* set, sigset_t* old) noexcept {
+  const int result = pthread_sigmask(how, set, old);
+  if (result == 0) return 0;
+  errno = result;
+  return -1;
+}
+ENCHILADA_EXPORT int sigaltstack(const stack_t* stack, stack_t* old) noexcept {
+  return static_cast<int>(with_errno(call_sigaltstack(stack, old)));
+}
+ENCHILADA_EXPORT int sigsuspend(const sigset_t* set) {
+  sigset_t copy;
+  return next_sigsuspend(without_ours(set, &copy));
+}
+ENCHILADA_EXPORT int ppoll(pollfd* fds, nfds_t n, const timespec* timeout, const sigset_t* set) {
+  sigset_t copy;
+  return next_ppoll(fds, n, timeout, without_ours(set, &copy));
+}
+ENCHILADA_EXPORT int pselect(int n, fd_set* in, fd_set* out, fd_set* except, const timespec* timeout,
+                             const sigset_t* set) {
+  sigset_t copy;
+  return next_pselect(n, in, out, except, timeout, without_ours(set, &copy));
+}
+ENCHILADA_EXPORT int epoll_pwait(int fd, epoll_event* events, int n, int timeout, const sigset_t* set) {
+  sigset_t copy;
+  return next_epoll_pwait(fd, events, n, timeout, without_ours(set, &copy));
+}
+
+}  // extern "C"

@@ -1,0 +1,278 @@
+// Building the live engine of a process, and its answers to faults.
+#include "runtime/preload/live.h"
+
+#include <dlfcn.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+
+#include <new>
+
+#include "base/check.h"
+#include "runtime/preload/foreign.h"
+#include "runtime/preload/process.h"
+#include "runtime/preload/signals.h"
+#include "runtime/preload/syscalls.h"
+#include "runtime/preload/thread.h"
+#include "runtime/preload/user_syscall.h"
+#include "runtime/tree/process_probe.h"
+#include "runtime/tree/tree_words.h"
+
+extern "C" char** environ;
+
+namespace enchilada::runtime {
+namespace {
+
+constinit Live instance;
+
+/// Storage for an object that lives as long as the process, made at a time when malloc must not be called.
+template <class T>
+struct Place {
+  alignas(T) std::byte bytes[sizeof(T)];
+  template <class... Args>
+  T* make(Args&&... args) {
+    return new (bytes) T(std::forward<Args>(args)...);
+  }
+};
+Place<Arena> arena_place;
+Place<TreeRamBudget> budget_place;
+Place<HostClock> clock_place;
+Place<SwapSpace> swap_space_place;
+Place<FileSwapDevice> swap_device_place;
+Place<SwapPager> pager_place;
+
+const char* variable(const char* name) {
+  for (char** e = environ; e != nullptr && *e != nullptr; ++e) {
+    const char* text = *e;
+    const char* n = name;
+    while (*n != 0 && *text == *n) {
+      ++text;
+      ++n;
+    }
+    if (*n == 0 && *text == '=') return text + 1;
+  }
+  return nullptr;
+}
+
+void copy_text(char* to, std::size_t size, const char* from) {
+  std::size_t i = 0;
+  for (; i + 1 < size && from != nullptr && from[i] != 0; ++i) to[i] = from[i];
+  to[i] = 0;
+}
+
+/// Where the dynamic loader found this library: what LD_PRELOAD of children must name.
+const char* own_path() {
+  Dl_info info{};
+  return dladdr(reinterpret_cast<const void*>(&own_path), &info) != 0 ? info.dli_fname : "";
+}
+
+bool slot_alive(void* context, unsigned holder) {
+  const auto& tree = *static_cast<const ProcessTree*>(context);
+  const std::uint64_t owner = tree.slot(ProcessSlot{holder}).owner.load();
+  return words::owner_state(owner) != SlotState::kFree &&
+         probe_process(words::owner_pid(owner)).life != ProcessProbe::Life::kGone;
+}
+
+void drop_swap(void* context, ProcessSlot slot) { static_cast<SwapSpace*>(context)->drop_holder(slot.value()); }
+
+int reopen_swap(void* context) {
+  auto& tree = *static_cast<ProcessTree*>(context);
+  return tree.reopen(tree.config().swap_files[0].descriptor, 2 /* O_RDWR */);
+}
+
+}  // namespace
+
+Live& live() { return instance; }
+
+Nanoseconds HostClock::now() { return Nanoseconds{monotonic_ns()}; }
+
+void complain(std::initializer_list<const char*> parts) {
+  char line[512];
+  std::size_t used = 0;
+  const auto add = [&](const char* text) {
+    for (; *text != 0 && used < sizeof(line) - 1; ++text) line[used++] = *text;
+  };
+  add("enchilada: ");
+  for (const char* part : parts) add(part);
+  line[used++] = '\n';
+  raw_syscall(SYS_write, 2, as_long(line), static_cast<long>(used));
+}
+
+void give_up(std::initializer_list<const char*> parts) {
+  complain(parts);
+  for (;;) raw_syscall(SYS_exit_group, 2);
+}
+
+void give_up_killed(std::initializer_list<const char*> parts) {
+  complain(parts);
+  for (;;) raw_syscall(SYS_kill, raw_syscall(SYS_getpid), 9);
+}
+
+void Live::start_slow() {
+  // Before libc has its environment only the dynamic loader runs; its memory is resident anyway.
+  if (environ == nullptr) return;
+  LiveState expected = LiveState::kUntouched;
+  if (!state_.compare_exchange_strong(expected, LiveState::kStarting)) return;  // the one who starts needs memory
+  const char* tree = variable("ENCHILADA_TREE");
+  if (tree == nullptr) {
+    state_.store(LiveState::kPassive, std::memory_order_release);
+    return;
+  }
+  copy_text(preload_path_, sizeof(preload_path_), own_path());
+  copy_text(tree_variable_, sizeof(tree_variable_), "ENCHILADA_TREE=");
+  copy_text(tree_variable_ + 15, sizeof(tree_variable_) - 15, tree);
+  build(tree);
+  state_.store(LiveState::kReady, std::memory_order_release);
+  tree_.set_live();
+}
+
+void Live::build(const char* tree_value) {
+  const TreeStatus attached = tree_.attach(tree_value);
+  if (attached != TreeStatus::kOk) give_up({"cannot join the process tree: ", describe(attached)});
+  if (!install_gadget()) give_up({"the address of the system-call gadget is taken (a sanitizer's program?)"});
+  install_handlers();
+  if (!create_pin_set()) give_up({"no memory for the runtime's tables (RLIMIT_AS?)"});
+  adopt_thread();
+  const long at = raw_syscall(SYS_mmap, static_cast<long>(layout::kArenaBase), static_cast<long>(layout::kArenaSize),
+                              PROT_READ | PROT_WRITE,
+                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+  if (at != static_cast<long>(layout::kArenaBase)) give_up({"no address space for the engine (RLIMIT_AS?)"});
+  arena_ = arena_place.make(reinterpret_cast<std::byte*>(at), layout::kArenaSize);
+  pid_ = own_pid();
+  join_swap();
+  make_machine();
+  make_engine();
+  if (const char* why = install_filter(); why != nullptr) give_up({why});
+}
+
+void Live::join_swap() {
+  const TreeConfig& config = tree_.config();
+  auto space = SwapSpace::attach(tree_.swap_storage(), SwapSpace::kSupervisor, {slot_alive, &tree_});
+  if (!space.has_value()) give_up({"the tree's swap space is damaged"});
+  swap_space_ = swap_space_place.make(*space);
+  tree_.set_drop_holder(drop_swap, swap_space_);
+  const TreeStatus claimed = tree_.claim_slot();
+  if (claimed != TreeStatus::kOk) give_up({"cannot start one more process: ", describe(claimed)});
+  swap_space_->set_self(tree_.self().value());
+  const SwapFile& file = config.swap_files[0];
+  swap_device_ = swap_device_place.make(file.descriptor, ByteCount{0}, PageCount{file.blocks},
+                                        FileSwapDevice::Reopen{reopen_swap, &tree_});
+}
+
+void Live::make_machine() {
+  const TreeConfig& config = tree_.config();
+  budget_ = budget_place.make(tree_);
+  HostConfig host;
+  host.window = layout::kWindow;
+  host.pool = VirtAddr{layout::kPoolBase};
+  host.frame_limit = PageCount{config.ram_frames};
+  host.transport = config.transport == TransportChoice::kCopy   ? HostTransport::kCopy
+                   : config.transport == TransportChoice::kMove ? HostTransport::kMove
+                                                                : HostTransport::kAuto;
+  host.budget = budget_;
+  host.pins = &pin_set();
+  host.window_syscall = [](long nr, long a, long b, long c, long d, long e, long f) noexcept {
+    return window_syscall(nr, a, b, c, d, e, f);
+  };
+  host.lowest_descriptor = config.swap_files[0].descriptor;
+  const auto made = HostMachine::create(host);
+  if (!made.ok()) {
+    switch (made.error()) {
+      case HostError::kNoUserfaultfd: give_up({"userfaultfd is refused here; `enchilada doctor` says what to change"});
+      case HostError::kNoMove: give_up({"this kernel has no UFFDIO_MOVE; leave the transport to enchilada"});
+      case HostError::kAddressTaken: give_up({"the program's own mappings lie where managed memory must go"});
+      case HostError::kNoMemory: give_up({"no memory to start in: --ram is too small, or RLIMIT_AS is set"});
+      case HostError::kBadConfig: give_up({"internal error: bad host configuration"});
+    }
+  }
+  host_ = made.value();
+  clock_ = clock_place.make();
+}
+
+void Live::make_engine() {
+  const TreeConfig& config = tree_.config();
+  map_counters(tree_.self());
+  SwapDevice* const devices[] = {swap_device_};
+  pager_ = pager_place.make(SwapPagerConfig{.space = *swap_space_,
+                                            .holder = tree_.self().value(),
+                                            .devices = devices,
+                                            .phys = *host_,
+                                            .counters = *counters_,
+                                            .arena = *arena_,
+                                            .seed = config.fingerprint_seed});
+  if (!pager_->ready()) give_up({"no memory for swap's buffers"});
+  const VmSystemConfig system{*host_, *host_, *pager_, *clock_, *counters_, *arena_, {}};
+  auto engine = VmSystem::create(system);
+  if (engine == nullptr) give_up({"no memory for the page array"});
+  system_ = engine.release();
+  auto map = VmMap::create(*system_, layout::kWindow);
+  if (map == nullptr) give_up({"no memory for the address map"});
+  map_ = map.release();
+  constexpr std::uint64_t kMostPinned = std::uint64_t{8} << 20;
+  const std::uint64_t eighth = (config.ram_frames << kPageShift) / 8;
+  pin_limit_ = (eighth < kMostPinned ? eighth : kMostPinned) & ~kPageMask;
+}
+
+FaultResult Live::fault(VirtAddr address, Access access) {
+  constexpr std::uint64_t kPatience = 30'000'000'000;
+  std::uint64_t waited_since = 0;
+  for (;;) {
+    gate_.lock_shared();
+    const FaultResult result = vm_fault(*map_, address, access);
+    gate_.unlock_shared();
+    if (result != FaultResult::kNoMemory) return result;
+    // Everything of ours is pinned, or swap takes nothing. Siblings may have frames; a pin may end soon.
+    const std::uint64_t now = monotonic_ns();
+    if (waited_since == 0) waited_since = now;
+    if (swap_space_->available().value() == 0 || now - waited_since > kPatience) out_of_memory();
+    const PageCount got = tree_.take_or_wait(PageCount{16}, 10'000'000);
+    if (got.value() != 0) tree_.give_back(got);  // the engine takes them through the machine
+  }
+}
+
+void Live::out_of_memory() {
+  if (swap_space_->available().value() == 0) {
+    give_up_killed({"swap is full: the program cannot go on; give it more with --swap PATH:SIZE, or more --ram"});
+  }
+  give_up_killed({"no memory can be freed: swap cannot be written, or --ram is too small for what is pinned"});
+}
+
+void Live::become_child(ProcessSlot slot) {
+  pid_ = own_pid();
+  swap_space_->set_self(slot.value());
+  pager_->on_process_fork_child(slot.value());
+  // Sums start at zero in the child's own set; levels go on from the parent's.
+  VmCounters& after = tree_.counters();
+  for (std::size_t i = 0; i < kCounterInfoCount; ++i) {
+    if (!kCounterInfo[i].level) continue;
+    (after.*kCounterInfo[i].field).store((counters_->*kCounterInfo[i].field).load());
+  }
+  map_counters(slot);
+}
+
+void Live::map_counters(ProcessSlot slot) {
+  // A second mapping of the slot's page (old size 0 duplicates a shared mapping), at an address that stays the same
+  // through forks, so that nobody who counts need know that the process has changed.
+  const auto& page = tree_.slot(slot);
+  const long at = raw_syscall(SYS_mremap, as_long(&page), 0, static_cast<long>(kPageSize),
+                              MREMAP_MAYMOVE | MREMAP_FIXED, static_cast<long>(layout::kCountersPage));
+  if (at != static_cast<long>(layout::kCountersPage)) give_up({"no address space for the counters"});
+  counters_ = &reinterpret_cast<TreeSlot*>(at)->counters;
+}
+
+bool Live::wait_for_fork() {
+  // Somebody forks: the window is PROT_NONE for a moment. The forking thread itself must not wait for itself.
+  if (is_forking_thread()) {
+    host_->after_fork_parent();
+    return true;
+  }
+  gate_.lock_shared();
+  gate_.unlock_shared();
+  return true;
+}
+
+bool Live::is_foreign(VirtAddr address) const {
+  return has_foreign({page_floor(address), page_floor(address) + ByteCount{kPageSize}});
+}
+
+}  // namespace enchilada::runtime

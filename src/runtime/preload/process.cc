@@ -1,0 +1,409 @@
+// Fork: before, after in the parent, after in the child; exec staging; the helper thread of a tree.
+#include "runtime/preload/process.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#include "base/check.h"
+#include "runtime/preload/foreign.h"
+#include "runtime/preload/live.h"
+#include "runtime/preload/resident_heap.h"
+#include "runtime/preload/signals.h"
+#include "runtime/preload/syscalls.h"
+#include "runtime/preload/thread.h"
+#include "runtime/preload/user_syscall.h"
+
+namespace enchilada::runtime {
+namespace {
+
+enum class ForkStage : std::uint32_t { kNone, kReserved, kPrepared, kDenied };
+
+/// State of the one fork under way; guarded by fork_lock from reserve_fork() (or prepare) to the parent's end.
+Mutex fork_lock;
+std::atomic<ForkStage> stage{ForkStage::kNone};
+ProcessSlot child_slot = kNoSlot;
+std::uint64_t saved_mask = 0;
+std::uint32_t forking_tid = 0;
+std::atomic<bool> child_done{false};
+std::atomic<bool> helper_running{false};
+
+std::uint64_t block_signals() {
+  const std::uint64_t all = ~kOurs;
+  std::uint64_t before = 0;
+  raw_syscall(SYS_rt_sigprocmask, 2, as_long(&all), as_long(&before), 8);
+  return before;
+}
+void set_signals(std::uint64_t mask) { raw_syscall(SYS_rt_sigprocmask, 2, as_long(&mask), 0, 8); }
+
+/// Charges the child's frames, paging some of ours out if the budget demands it. Gate held exclusively.
+bool charge_child() {
+  ProcessTree& tree = live().tree();
+  constexpr int kTries = 8;
+  for (int i = 0; i < kTries; ++i) {
+    const ForkTicket ticket = tree.begin_fork(tree.charged(tree.self()));
+    if (ticket.status == TreeStatus::kOk) {
+      child_slot = ticket.child;
+      return true;
+    }
+    if (ticket.status != TreeStatus::kNoRam) return false;
+    // Each frame given back is one that the child need not be charged for either.
+    const PageCount wanted{ticket.short_by.value() / 2 + 1};
+    if (live().system().daemon().give_back(wanted).value() == 0) return false;
+  }
+  return false;
+}
+
+void prepare() {
+  if (!live().ready() || live().pid() != static_cast<std::uint32_t>(raw_syscall(SYS_getpid))) return;
+  if (stage.load() == ForkStage::kNone) {
+    const std::uint64_t mask = block_signals();
+    fork_lock.lock();
+    saved_mask = mask;
+  }
+  live().gate().lock();
+  forking_tid = static_cast<std::uint32_t>(raw_syscall(SYS_gettid));
+  if (!charge_child()) {
+    stage.store(ForkStage::kDenied);
+    return;
+  }
+  live().swap_space().clone_holder(live().tree().self().value(), child_slot.value());
+  child_done.store(false);
+  live().host().prepare_fork();
+  stage.store(ForkStage::kPrepared);
+}
+
+void parent() {
+  if (!live().ready() || stage.load() == ForkStage::kNone) return;
+  if (stage.load() == ForkStage::kPrepared) {
+    live().host().after_fork_parent();
+    reapply_foreign_protection();
+  }
+  live().gate().unlock();
+}
+
+/// MADV_DONTFORK and MADV_WIPEONFORK ranges, and what the map says of them.
+void apply_inheritance() {
+  constexpr unsigned kMost = 64;
+  for (bool more = true; more;) {
+    VirtRange ranges[kMost];
+    bool wipe[kMost];
+    unsigned n = 0;
+    live().map().for_each_entry([&](const VmMap::EntryView& entry) {
+      if ((entry.inherit == Inherit::kNone || entry.inherit == Inherit::kZero) && n < kMost) {
+        ranges[n] = entry.range;
+        wipe[n++] = entry.inherit == Inherit::kZero;
+      }
+    });
+    more = n == kMost;
+    for (unsigned i = 0; i < n; ++i) {
+      // Wiped ranges stay wiped for the next generation, but need no second visit here.
+      if (wipe[i]) {
+        (void)live().map().advise(ranges[i], Advice::kDiscard);
+      } else {
+        (void)live().map().remove(ranges[i]);
+      }
+    }
+  }
+}
+
+void child_body() {
+  if (child_done.exchange(true)) return;
+  forget_other_threads();
+  ThreadRecord* self = known_thread();
+  const unsigned survivor = self != nullptr ? self->pins : PinSet::kNoThread;
+  if (!live().host().after_fork_child(survivor)) give_up({"a forked child gets no userfaultfd: cannot go on"});
+  reapply_foreign_protection();
+  if (live().tree().child_started(child_slot) != TreeStatus::kOk) {
+    give_up({"a forked child lost its memory because its parent was killed during the fork"});
+  }
+  live().become_child(child_slot);
+}
+
+void child() {
+  if (!live().ready() || stage.load() == ForkStage::kNone) return;
+  if (stage.load() == ForkStage::kDenied) give_up({"fork: --ram is too small for one more process"});
+  child_body();
+  helper_running.store(false);
+  stage.store(ForkStage::kNone);
+  live().gate().reset_after_fork();
+  fork_lock.unlock();
+  apply_inheritance();
+  live().tree().set_live();
+  start_helper_thread();
+  set_signals(saved_mask);
+}
+
+// ---- The helper thread ----
+
+constexpr std::size_t kHelperStack = 256 << 10;
+
+int helper_main(void*) {
+  ProcessTree& tree = live().tree();
+  for (;;) {
+    tree.wait_for_request(1'000'000'000);
+    const PageCount wanted = tree.wanted_back();
+    if (wanted.value() == 0) continue;
+    live().gate().lock_shared();
+    const PageCount given = live().system().daemon().give_back(wanted);
+    live().gate().unlock_shared();
+    if (given.value() == 0) tree.decline_request();
+  }
+}
+
+}  // namespace
+
+// A thread without libc: clone, then call `entry(argument)` on the new stack. It never returns.
+extern "C" long enchilada_raw_thread(std::uint64_t flags, void* stack_top, int (*entry)(void*), void* argument,
+                                     void* tls);
+asm(R"(
+        .text
+        .globl enchilada_raw_thread
+        .hidden enchilada_raw_thread
+        .type enchilada_raw_thread, @function
+enchilada_raw_thread:
+        and     $-16, %rsi
+        sub     $16, %rsi
+        mov     %rdx, (%rsi)
+        mov     %rcx, 8(%rsi)
+        mov     $56, %eax
+        xor     %edx, %edx
+        xor     %r10d, %r10d
+        /* r8 is the fifth argument already: tls */
+        syscall
+        test    %rax, %rax
+        jz      1f
+        ret
+1:      xor     %ebp, %ebp
+        pop     %rax
+        pop     %rdi
+        call    *%rax
+        ud2
+)");
+
+void start_helper_thread() {
+  bool expected = false;
+  if (!helper_running.compare_exchange_strong(expected, true)) return;
+  // A block for the stack and, above it, a thread control block of its own, so that stray uses of thread-local
+  // storage (stack protector, errno) do not touch another thread's.
+  constexpr std::size_t kTls = 64 << 10;
+  const long block = raw_syscall(SYS_mmap, 0, kHelperStack + kTls, PROT_READ | PROT_WRITE,
+                                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (block < 0) return;
+  auto* tcb = reinterpret_cast<std::uint64_t*>(block + static_cast<long>(kHelperStack + kTls - 4096));
+  tcb[0] = reinterpret_cast<std::uint64_t>(tcb);  // fs:0, the thread pointer
+  tcb[2] = reinterpret_cast<std::uint64_t>(tcb);  // fs:16, as glibc's header.self
+  const std::uint64_t mask = block_signals();
+  const std::uint64_t everything = ~std::uint64_t{0} & ~kOurs;
+  set_signals(everything);  // inherited by the helper: the program's signals are never its business
+  const std::uint64_t flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM |
+                              CLONE_SETTLS;
+  const long tid = enchilada_raw_thread(flags, reinterpret_cast<char*>(block) + kHelperStack, helper_main, nullptr,
+                                        tcb);
+  set_signals(mask);
+  if (tid < 0) {
+    raw_syscall(SYS_munmap, block, kHelperStack + kTls);
+    helper_running.store(false);
+  }
+}
+
+void register_fork_handlers() { pthread_atfork(prepare, parent, child); }
+
+long reserve_fork() {
+  if (!live().ready()) return 0;
+  const std::uint64_t mask = block_signals();
+  fork_lock.lock();
+  // The real reservation is made in prepare(), with the engine quiescent; here only what can be refused politely.
+  ProcessTree& tree = live().tree();
+  saved_mask = mask;
+  live().gate().lock();
+  const bool possible = charge_child();
+  if (possible) tree.abort_fork(child_slot);
+  live().gate().unlock();
+  if (!possible) {
+    fork_lock.unlock();
+    set_signals(mask);
+    return -EAGAIN;
+  }
+  stage.store(ForkStage::kReserved);
+  return 0;
+}
+
+void finish_fork(int pid) {
+  if (!live().ready() || stage.load() == ForkStage::kNone) return;
+  if (stage.load() == ForkStage::kPrepared) {
+    if (pid > 0) {
+      live().tree().child_made(child_slot, static_cast<std::uint32_t>(pid));
+    } else {
+      live().swap_space().drop_holder(child_slot.value());
+      live().tree().abort_fork(child_slot);
+    }
+  }
+  stage.store(ForkStage::kNone);
+  const std::uint64_t mask = saved_mask;
+  fork_lock.unlock();
+  if (pid > 0) start_helper_thread();
+  set_signals(mask);
+}
+
+void fork_prepare() { prepare(); }
+void fork_parent() { parent(); }
+void fork_child() { child(); }
+
+bool is_forking_thread() {
+  return stage.load() == ForkStage::kPrepared && forking_tid == static_cast<std::uint32_t>(raw_syscall(SYS_gettid));
+}
+
+bool continue_forked_child() {
+  if (stage.load() != ForkStage::kPrepared) return false;
+  child_body();
+  return true;
+}
+
+// ---- Exec ----
+
+namespace {
+
+constexpr const char* kKept[] = {"LD_PRELOAD=", "ENCHILADA_TREE="};
+
+bool starts_with(const char* text, const char* prefix) {
+  while (*prefix != 0) {
+    if (*text++ != *prefix++) return false;
+  }
+  return true;
+}
+
+std::size_t length_of(const char* text) {
+  std::size_t n = 0;
+  while (text[n] != 0) ++n;
+  return n;
+}
+
+bool contains(const char* text, const char* part) {
+  for (; *text != 0; ++text) {
+    if (starts_with(text, part)) return true;
+  }
+  return false;
+}
+
+struct Staging {
+  char* memory = nullptr;
+  std::size_t size = 0;
+  std::size_t used = 0;
+
+  [[nodiscard]] void* take(std::size_t bytes) {
+    used = (used + 7) & ~std::size_t{7};
+    void* at = memory + used;
+    used += bytes;
+    return at;
+  }
+  char* copy(const char* text) {
+    const std::size_t n = length_of(text) + 1;
+    auto* to = static_cast<char*>(take(n));
+    __builtin_memcpy(to, text, n);
+    return to;
+  }
+};
+
+std::size_t count_of(char* const* list) {
+  std::size_t n = 0;
+  while (list != nullptr && list[n] != nullptr) ++n;
+  return n;
+}
+std::size_t bytes_of(char* const* list) {
+  std::size_t bytes = 64;
+  for (std::size_t i = 0; i < count_of(list); ++i) bytes += length_of(list[i]) + 24;
+  return bytes;
+}
+
+/// The environment with the tree's variables put back if the program dropped or changed them.
+char** stage_environment(Staging& staging, char* const* envp) {
+  const std::size_t n = count_of(envp);
+  auto** out = static_cast<char**>(staging.take((n + 4) * sizeof(char*)));
+  std::size_t used = 0;
+  for (std::size_t i = 0; i < n; ++i) {
+    if (starts_with(envp[i], kKept[1])) continue;
+    if (starts_with(envp[i], kKept[0])) {
+      if (contains(envp[i], live().preload_path())) continue;  // put back below, in front
+      const char* others = envp[i] + length_of(kKept[0]);
+      auto* merged = static_cast<char*>(staging.take(length_of(kKept[0]) + length_of(live().preload_path()) +
+                                                     length_of(others) + 2));
+      char* at = merged;
+      for (const char* part : {kKept[0], live().preload_path(), *others != 0 ? ":" : "", others}) {
+        const std::size_t length = length_of(part);
+        __builtin_memcpy(at, part, length);
+        at += length;
+      }
+      *at = 0;
+      out[used++] = merged;
+      continue;
+    }
+    out[used++] = staging.copy(envp[i]);
+  }
+  bool have_preload = false;
+  for (std::size_t i = 0; i < used; ++i) have_preload |= starts_with(out[i], kKept[0]);
+  for (std::size_t i = 0; i < n && !have_preload; ++i) {
+    if (starts_with(envp[i], kKept[0])) {
+      out[used++] = staging.copy(envp[i]);
+      have_preload = true;
+    }
+  }
+  if (!have_preload) {
+    auto* fresh = static_cast<char*>(staging.take(length_of(kKept[0]) + length_of(live().preload_path()) + 1));
+    __builtin_memcpy(fresh, kKept[0], length_of(kKept[0]));
+    __builtin_memcpy(fresh + length_of(kKept[0]), live().preload_path(), length_of(live().preload_path()) + 1);
+    out[used++] = fresh;
+  }
+  out[used++] = staging.copy(live().tree_variable());
+  out[used] = nullptr;
+  return out;
+}
+
+bool readable(const char* text) { return enchilada_probe_read(text); }
+
+bool readable_list(char* const* list) {
+  if (list == nullptr) return true;
+  for (std::size_t i = 0;; ++i) {
+    if (!enchilada_probe_read(list + i)) return false;
+    if (list[i] == nullptr) return true;
+    if (!readable(list[i])) return false;
+  }
+}
+
+}  // namespace
+
+long stage_exec(const char* path, char* const* argv, char* const* envp, ExecArguments* staged) {
+  if (path == nullptr || !readable(path) || !readable_list(argv) || !readable_list(envp)) return -EFAULT;
+  const std::size_t wanted = length_of(path) + bytes_of(argv) + bytes_of(envp) + 2 * length_of(live().preload_path()) +
+                             2 * length_of(live().tree_variable()) + 4096;
+  Staging staging{static_cast<char*>(resident_allocate(wanted)), wanted};
+  if (staging.memory == nullptr) return -ENOMEM;
+  const std::size_t n = count_of(argv);
+  staged->argv = static_cast<char**>(staging.take((n + 1) * sizeof(char*)));
+  staged->path = staging.copy(path);
+  for (std::size_t i = 0; i < n; ++i) staged->argv[i] = staging.copy(argv[i]);
+  staged->argv[n] = nullptr;
+  staged->envp = stage_environment(staging, envp);
+  CHECK(staging.used <= staging.size, staging.used, staging.size);
+  staged->memory = staging.memory;
+  return 0;
+}
+
+long call_execve(const char* path, char* const* argv, char* const* envp) {
+  if (!live().ready()) return raw_syscall(SYS_execve, as_long(path), as_long(argv), as_long(envp));
+  ExecArguments staged;
+  const long result = stage_exec(path, argv, envp, &staged);
+  if (result < 0) return result;
+  const bool own = live().pid() == static_cast<std::uint32_t>(raw_syscall(SYS_getpid));
+  restore_dispositions_for_exec();
+  if (own) live().tree().begin_exec();
+  const long answer = raw_syscall(SYS_execve, as_long(staged.path), as_long(staged.argv), as_long(staged.envp));
+  if (own) live().tree().exec_failed();
+  reinstall_handlers();
+  resident_free(staged.memory);
+  return answer;
+}
+
+}  // namespace enchilada::runtime

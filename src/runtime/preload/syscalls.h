@@ -1,0 +1,40 @@
+// The runtime's own system calls: never libc's wrappers, always through the gadget once it is there.
+#pragma once
+
+#include "base/raw_syscall.h"
+#include "runtime/preload/layout.h"
+
+namespace enchilada::runtime {
+
+using GadgetCall = long (*)(long, long, long, long, long, long, long);
+
+/// A system call at the gadget's address: exempt from the filter, so arguments may point into the window.
+inline long window_syscall(long nr, long a = 0, long b = 0, long c = 0, long d = 0, long e = 0, long f = 0) {
+  return reinterpret_cast<GadgetCall>(layout::kGadgetPage)(nr, a, b, c, d, e, f);
+}
+
+/// The gadget that the SIGSYS handler returns into.
+inline constexpr std::uint64_t kUserGadget = layout::kGadgetPage + 64;
+
+template <class T>
+long as_long(T* p) {
+  return reinterpret_cast<long>(p);
+}
+
+/// All signals blocked while in scope: the program's handlers must not run inside the engine.
+class SignalsBlocked {
+ public:
+  SignalsBlocked() {
+    const std::uint64_t all = ~std::uint64_t{0};
+    raw_syscall(14, 2, as_long(&all), as_long(&saved_), 8);  // rt_sigprocmask(SIG_SETMASK)
+  }
+  ~SignalsBlocked() { raw_syscall(14, 2, as_long(&saved_), 0, 8); }
+  SignalsBlocked(const SignalsBlocked&) = delete;
+  SignalsBlocked& operator=(const SignalsBlocked&) = delete;
+  [[nodiscard]] std::uint64_t saved() const { return saved_; }
+
+ private:
+  std::uint64_t saved_ = 0;
+};
+
+}  // namespace enchilada::runtime

@@ -1,0 +1,77 @@
+// ThreadRecord: what the runtime knows about one thread, and the alternate stack its signals run on.
+//
+// Each record is the bottom of a block of kThreadBlock bytes whose rest is the stack (touched lazily), so a handler
+// finds its record from its own stack pointer; ordinary code finds it through one initial-exec TLS pointer.
+// Invariants: the kernel's sigaltstack is always ours, the program's is only remembered (live-runtime.md rule 6);
+// records of ended threads are reused.
+#pragma once
+
+#include <signal.h>
+
+#include <atomic>
+#include <cstdint>
+
+#include "pmap/host/pin_set.h"
+#include "runtime/preload/layout.h"
+
+namespace enchilada::runtime {
+
+/// A system call that the SIGSYS handler sent to the user gadget and whose end is still to come.
+struct PendingCall {
+  std::uint64_t stack = 0;      // the program's stack pointer at the call: deeper means nested, shallower abandoned
+  std::uint64_t resume = 0;     // where the program goes on
+  unsigned pin_depth = 0;       // pins to go back to
+  // A transfer in pieces (rule 8): what is left after the piece under way.
+  std::uint64_t nr = 0;
+  std::uint64_t args[6] = {};
+  std::uint64_t piece = 0;      // size of the piece under way; 0 = not in pieces
+  std::uint64_t left = 0;       // after it
+  std::uint64_t done = 0;       // before it
+  bool moves_offset = false;    // args[3] is a file offset to advance
+};
+
+struct ThreadRecord {
+  std::atomic<std::uint32_t> taken{0};
+  std::uint32_t tid = 0;
+  unsigned pins = PinSet::kNoThread;
+  static constexpr unsigned kMaxCalls = 16;
+  unsigned calls = 0;
+  PendingCall call[kMaxCalls];
+  /// Of SIGBUS, SIGSEGV and SIGSYS: those the program believes to be blocked (kernel mask bits).
+  std::uint64_t virtual_mask = 0;
+  /// What the program gave to sigaltstack().
+  stack_t program_stack{};
+  /// > 0: malloc of this thread must come from the resident heap (spawn attributes and the like).
+  unsigned resident_malloc = 0;
+
+  void reset() {
+    calls = 0;
+    virtual_mask = 0;
+    program_stack = stack_t{};
+    program_stack.ss_flags = SS_DISABLE;
+    resident_malloc = 0;
+  }
+};
+
+/// Makes a record for the calling thread and installs its signal stack. Idempotent.
+ThreadRecord& adopt_thread();
+/// The calling thread's record; adopts the thread if it has none. Works in handlers and outside.
+ThreadRecord& this_thread();
+/// The same without adopting; nullptr if unknown.
+ThreadRecord* known_thread();
+/// The thread ends: its record and stack may be reused.
+void release_thread();
+/// In a forked child: only the calling thread is left.
+void forget_other_threads();
+
+/// Marks the pins of pending calls that were left by longjmp as gone: those whose stack is not above `stack`.
+void drop_abandoned_calls(ThreadRecord& thread, std::uint64_t stack);
+
+/// The same for pins made by wrappers in ordinary code (their key is the stack pointer).
+void drop_abandoned_pins(ThreadRecord& thread, std::uint64_t stack);
+
+PinSet& pin_set();
+/// Once, at start.
+bool create_pin_set();
+
+}  // namespace enchilada::runtime
