@@ -41,20 +41,19 @@ struct Random {  // xorshift64*
 class Times {
  public:
   void add(std::uint64_t ns) {
-    const unsigned octave = ns < 16 ? 0 : 60u - static_cast<unsigned>(__builtin_clzll(ns));
-    buckets_[ns < 16 ? ns : octave * 16 + (ns >> octave & 15)]++;
+    buckets_[bucket(ns)]++;
     count_++;
   }
   void add(const Times& other) {
     for (std::size_t i = 0; i < buckets_.size(); i++) buckets_[i] += other.buckets_[i];
     count_ += other.count_;
   }
+  /// Microseconds, rounded down to the step.
   double quantile_us(double q) const {
     auto left = static_cast<std::uint64_t>(q * static_cast<double>(count_ ? count_ - 1 : 0));
     for (std::size_t i = 0; i < buckets_.size(); i++) {
       if (left < buckets_[i]) {
-        const std::size_t octave = i / 16;
-        return (octave == 0 ? static_cast<double>(i) : static_cast<double>((i % 16 + 16) << octave) / 1.0) / 1e3;
+        return static_cast<double>(i < 16 ? i : (i % 16 + 16) << (i / 16 - 1)) / 1e3;
       }
       left -= buckets_[i];
     }
@@ -62,6 +61,11 @@ class Times {
   }
 
  private:
+  static std::size_t bucket(std::uint64_t ns) {
+    if (ns < 16) return ns;
+    const unsigned shift = 59u - static_cast<unsigned>(__builtin_clzll(ns));
+    return (shift + 1) * 16 + (ns >> shift & 15);
+  }
   std::array<std::uint64_t, 64 * 16> buckets_{};
   std::uint64_t count_ = 0;
 };
@@ -74,9 +78,15 @@ struct Memory {
   }
 };
 
-void fill_page(std::uint64_t* page, std::uint64_t number, const std::string& content, Random& random) {
-  const std::size_t filled = content == "half" ? kWords / 2 : kWords;
-  for (std::size_t i = 0; i < filled; i++) page[i] = content == "numbers" ? number * kWords + i : random.next();
+enum class Content { kRandom, kHalf, kNumbers };
+
+void fill_page(std::uint64_t* page, std::uint64_t number, Content content, Random& random) {
+  const std::size_t filled = content == Content::kHalf ? kWords / 2 : kWords;
+  if (content == Content::kNumbers) {
+    for (std::size_t i = 0; i < filled; i++) page[i] = number * kWords + i;
+  } else {
+    for (std::size_t i = 0; i < filled; i++) page[i] = random.next();
+  }
   page[0] = number ^ kTag;
 }
 
@@ -134,8 +144,9 @@ int main(int argc, char** argv) {
   const std::size_t mib = argc > 1 ? std::strtoul(argv[1], nullptr, 10) : 1024;
   const std::size_t operations = argc > 2 ? std::strtoul(argv[2], nullptr, 10) : 100000;
   const std::size_t threads = argc > 3 ? std::strtoul(argv[3], nullptr, 10) : 1;
-  const std::string content = argc > 4 ? argv[4] : "random";
-  if (mib == 0 || threads == 0 || threads > 64) {
+  const std::string word = argc > 4 ? argv[4] : "random";
+  const Content content = word == "half" ? Content::kHalf : word == "numbers" ? Content::kNumbers : Content::kRandom;
+  if (mib == 0 || threads == 0 || threads > 64 || (content == Content::kRandom && word != "random")) {
     std::fprintf(stderr, "usage: anon_touch SIZE_MIB RANDOM_OPS [THREADS [random|half|numbers]]\n");
     return 2;
   }

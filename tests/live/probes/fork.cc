@@ -638,9 +638,12 @@ PROBE(parent_killed_child_goes_on) {
       (void)!write(ends[1], good ? "y" : "n", 1);
       _exit(0);
     }
+    (void)!write(ends[1], "r", 1);
     for (uint64_t n = 1;; n++) fill(p, 2 * ram(), n);
   }
-  usleep(40000);
+  char ready = 0;
+  EXPECT(read(ends[0], &ready, 1) == 1 && ready == 'r');
+  usleep(20000);
   EXPECT(kill(parent, SIGKILL) == 0);
   EXPECT_EQ(waitpid(parent, nullptr, 0), parent);
   EXPECT(close(ends[1]) == 0);
