@@ -200,7 +200,7 @@ void FaultState::settle_neighbours(const Batch& batch) {
 /// when it is written out) unless the store is short of space.
 void FaultState::note_write(Page& page) {
   page.set_dirty(true);
-  if (page.object->swap.pages != 0 && system_.swap().nearly_full()) {
+  if (page.object->copies() != 0 && system_.swap().nearly_full()) {
     system_.swap().forget(page.object->swap, page.pindex, PageCount{1});
   }
 }
@@ -246,7 +246,7 @@ FaultState::Step FaultState::walk_chain() NO_THREAD_SAFETY_ANALYSIS {
       if (object != &top()) return found_below(*object, index, frame);
       return leave_objects(*object, Step::kRestart);  // it came since find_in_top()
     }
-    if (object->swap.pages != 0) {
+    if (object->copies() != 0) {
       const Step step = start_page_in(*object, index);
       if (step != Step::kNext) return step;
     }
@@ -280,7 +280,7 @@ void FaultState::note_present(VmObject& object, std::uint64_t shift) {
        at = item.index + PageCount{1}) {
     window_.open &= ~(std::uint64_t{1} << (item.index.value() - low));
   }
-  if (object.swap.pages == 0) return;
+  if (object.copies() == 0) return;
   PageIndex copy;
   for (PageIndex at{low}; system_.swap().find_least(object.swap, at, &copy) && copy < end;
        at = copy + PageCount{1}) {

@@ -146,7 +146,7 @@ void VmObjectZone::remove_range(VmObject& object, PageIndex first, PageCount cou
   const bool sole = object.one_mapping() || object.refs() == 1;
   if (!sole || object.shadow_count != 0) return;
   free_range(object, first, first + count);
-  if (object.swap.pages != 0) system_.swap().forget(object.swap, first, count);
+  if (object.copies() != 0) system_.swap().forget(object.swap, first, count);
 }
 
 void VmObjectZone::clear_one_mapping(VmObject& object) {
@@ -206,7 +206,7 @@ bool VmObjectZone::rename_page(VmObject& from, Page& page, VmObject& to, PageInd
   const FrameNumber frame = system_.frame_of(page);
   if (!to.pages.insert(nodes_, index, frame)) return false;
   from.pages.remove(nodes_, page.pindex);
-  if (from.swap.pages != 0) system_.swap().forget(from.swap, page.pindex, PageCount{1});
+  if (from.copies() != 0) system_.swap().forget(from.swap, page.pindex, PageCount{1});
   page.set_dirty(true);
   page.object = &to;
   page.pindex = index;

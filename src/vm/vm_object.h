@@ -63,6 +63,11 @@ class VmObject {
   [[nodiscard]] bool dead() const { return (flags & kDead) != 0; }
   [[nodiscard]] std::uint32_t refs() const { return ref_count.load(std::memory_order_acquire); }
 
+  /// Pages that the backing store holds: a hint unless nothing is being written.
+  [[nodiscard]] std::uint64_t copies() const {
+    return std::atomic_ref<std::uint64_t>(const_cast<std::uint64_t&>(swap.pages)).load(std::memory_order_relaxed);
+  }
+
   /// Paging in progress; begin with the lock held, end without.
   void begin_paging() { pip.fetch_add(1, std::memory_order_acquire); }
   void end_paging() {

@@ -50,7 +50,7 @@ bool VmObjectZone::coalesce(VmObject& object, PageIndex offset, PageCount size, 
   if (object.refs() > 1 && object.size.value() != end.value()) return false;
   if (end.value() < object.size.value()) {
     free_range(object, end, end + extra);
-    if (object.swap.pages != 0) system_.swap().forget(object.swap, end, extra);
+    if (object.copies() != 0) system_.swap().forget(object.swap, end, extra);
   }
   if (end.value() + extra.value() > object.size.value()) object.size = PageCount{end.value() + extra.value()};
   return true;
@@ -92,7 +92,7 @@ void VmObjectZone::move_range(VmObject& from, PageIndex first, PageIndex end, Vm
     page.pindex = index;
     page.unbusy();
   }
-  if (from.swap.pages != 0) system_.swap().split(from.swap, first, end - first, to.swap);
+  if (from.copies() != 0) system_.swap().split(from.swap, first, end - first, to.swap);
 }
 
 bool VmObjectZone::split(VmObject** object, PageIndex* offset, PageCount size) {
@@ -171,8 +171,8 @@ void VmObjectZone::maybe_collapse(VmObject& object) {
     VmObject* const backing = object.backing;
     if (backing == nullptr) return;
     ReadLock backing_guard(backing->lock);
-    const std::uint64_t have = object.pages.count() + object.swap.pages;
-    const std::uint64_t hidden = backing->pages.count() + backing->swap.pages;
+    const std::uint64_t have = object.pages.count() + object.copies();
+    const std::uint64_t hidden = backing->pages.count() + backing->copies();
     const bool full = have >= object.size.value();
     promising = backing->refs() == 1 || full || (have >= hidden && have >= object.bypass_retry);
   }
@@ -244,7 +244,7 @@ VmObjectZone::Absorbed VmObjectZone::absorb_page(VmObject& object, VmObject& bac
 }
 
 void VmObjectZone::hand_over_swap(VmObject& object, VmObject& backing) {
-  if (backing.swap.pages == 0) return;
+  if (backing.copies() == 0) return;
   Pager& pager = system_.swap();
   const PageCount offset = object.backing_offset;
   PageIndex at;
@@ -271,7 +271,7 @@ void VmObjectZone::take_backing_of(VmObject& object, VmObject& backing) {
 }
 
 bool VmObjectZone::has_copy(const VmObject& object, PageIndex index) {
-  return object.swap.pages != 0 &&
+  return object.copies() != 0 &&
          system_.swap().has_page(object.swap, index, PageCount{0}, PageCount{0}).present;
 }
 
@@ -285,7 +285,7 @@ bool VmObjectZone::all_shadowed(const VmObject& object, const VmObject& backing)
   for (;; ++from) {
     const bool has_page = backing.pages.find_least(from, &page) && page.index < end;
     const bool in_swap =
-        backing.swap.pages != 0 && system_.swap().find_least(backing.swap, from, &copy) && copy < end;
+        backing.copies() != 0 && system_.swap().find_least(backing.swap, from, &copy) && copy < end;
     if (!has_page && !in_swap) return true;
     from = !in_swap || (has_page && page.index < copy) ? page.index : copy;
     if (has_page && page.index == from) {
@@ -301,7 +301,7 @@ bool VmObjectZone::all_shadowed(const VmObject& object, const VmObject& backing)
 /// Others refer to `backing`, too, but `object` hides all of it: looks past it. Both locked.
 bool VmObjectZone::bypass(VmObject& object, VmObject& backing) {
   if (!all_shadowed(object, backing)) {
-    const std::uint64_t have = object.pages.count() + object.swap.pages;
+    const std::uint64_t have = object.pages.count() + object.copies();
     object.bypass_retry = have + have / 8 + 1;
     return false;
   }

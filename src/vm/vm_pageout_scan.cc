@@ -131,7 +131,7 @@ std::size_t PageDaemon::age_batch(std::span<FrameNumber> batch, unsigned pressur
 void PageDaemon::forget_copies(std::span<const FrameNumber> frames) {
   for (const FrameNumber frame : frames) {
     Page& page = system_.page(frame);
-    if (page.object->swap.pages == 0) continue;
+    if (page.object->copies() == 0) continue;
     page.set_dirty(true);
     system_.swap().forget(page.object->swap, page.pindex, PageCount{1});
   }

@@ -17,7 +17,7 @@ PageQueues::PageQueues(VmSystem& system) : system_(system) {
   for (List& list : lists_) list.head = list.tail = kEnd;
 }
 
-void PageQueues::unlink(std::uint32_t frame, Page& page) {
+void PageQueues::unlink([[maybe_unused]] std::uint32_t frame, Page& page) {
   List& list = lists_[static_cast<std::size_t>(page.queue())];
   DCHECK(is_paging_queue(page.queue()), frame);
   (page.prev != kEnd ? system_.page(FrameNumber{page.prev}).next : list.head) = page.next;
