@@ -1,0 +1,78 @@
+// SoftEngine: a SoftMachine with swap devices in memory and an engine on it: what tests, benchmarks and
+// fuzzers start.
+//
+// Every device can be made to fail (SoftEngine::disk). Invariants: deterministic (no clock, no address, no
+// thread of its own takes part in what it does); the engine is destroyed before what it runs on. All maps go
+// before the engine.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "machine/soft_machine.h"
+#include "swap/swap_device.h"
+#include "swap/swap_pager.h"
+#include "swap/swap_space.h"
+
+namespace enchilada {
+
+struct SoftEngineOptions {
+  SoftMachineOptions machine{};
+  std::vector<std::uint64_t> swap_pages{4096};  // one device each, at most four
+  std::uint64_t swap_stripe = 16;
+  std::size_t swap_metadata_bytes = 0;  // 0: the pager's own choice
+  unsigned bounce_buffers = 2;
+  VmTunables tunables{};
+  std::uint64_t seed = 1;  // of the fault injection
+};
+
+/// Zeroed pages that cost memory only when touched.
+class ZeroedPages {
+ public:
+  explicit ZeroedPages(std::size_t bytes);
+  ~ZeroedPages();
+  ZeroedPages(const ZeroedPages&) = delete;
+  ZeroedPages& operator=(const ZeroedPages&) = delete;
+  [[nodiscard]] std::span<std::byte> span() const { return {data_, bytes_}; }
+
+ private:
+  std::size_t bytes_;
+  void* block_;
+  std::byte* data_;
+};
+
+class SoftEngine {
+ public:
+  explicit SoftEngine(const SoftEngineOptions& options = {});
+  ~SoftEngine();
+  SoftEngine(const SoftEngine&) = delete;
+  SoftEngine& operator=(const SoftEngine&) = delete;
+
+  [[nodiscard]] SoftMachine& machine() { return machine_; }
+  [[nodiscard]] VmSystem& system() { return *system_; }
+  [[nodiscard]] SwapPager& pager() { return *pager_; }
+  [[nodiscard]] SwapSpace& space() { return *space_; }
+  [[nodiscard]] FaultInjectingSwapDevice& disk(std::size_t i) { return disks_[i]->faults; }
+  [[nodiscard]] std::size_t disks() const { return disks_.size(); }
+  /// An empty address space from 64 KiB on, of so many pages.
+  [[nodiscard]] std::unique_ptr<VmMap> create_map(PageCount pages);
+
+ private:
+  struct Disk {
+    Disk(std::uint64_t pages, std::uint64_t seed)
+        : memory(pages * kPageSize), device(memory.span()), faults(device, seed) {}
+    ZeroedPages memory;
+    MemorySwapDevice device;
+    FaultInjectingSwapDevice faults;
+  };
+
+  std::vector<std::unique_ptr<Disk>> disks_;
+  std::unique_ptr<ZeroedPages> space_memory_;
+  std::optional<SwapSpace> space_;
+  SoftMachine machine_;
+  std::unique_ptr<SwapPager> pager_;
+  std::unique_ptr<VmSystem> system_;
+};
+
+}  // namespace enchilada

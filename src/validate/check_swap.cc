@@ -1,0 +1,42 @@
+// Swap: blocks used = blocks that objects' metadata names, each named once.
+#include <set>
+
+#include "swap/swap_pager.h"
+#include "swap/swap_space.h"
+#include "validate/problems.h"
+#include "vm/vm_object.h"
+
+namespace enchilada {
+
+void check_swap(const Whole& whole, Problems& problems) {
+  Report report(problems);
+  std::set<std::uint32_t> blocks;
+  whole.system.objects().for_each([&](VmObject& object) {
+    std::uint64_t copies = 0;
+    whole.pager->visit(object.swap, [&](PageIndex index, const SwapCopy& copy) {
+      ++copies;
+      if (index.value() >= object.size.value()) {
+        report.add("object %p: swap copy of page %llu beyond its size %llu", name_of(&object),
+                   number(index.value()), number(object.size.value()));
+      }
+      if (copy.on_device() && !blocks.insert(copy.block.value()).second) {
+        report.add("block %u belongs to two pages", copy.block.value());
+      }
+      return true;
+    });
+    if (copies != object.swap.pages) {
+      report.add("object %p: %llu swap copies, its handle says %llu", name_of(&object), number(copies),
+                 number(object.swap.pages));
+    }
+    if (!whole.pager->verify(object.swap))
+      report.add("object %p: its swap metadata is broken", name_of(&object));
+  });
+  if (whole.space == nullptr) return;
+  if (!whole.space->verify()) report.add("the swap space is broken");
+  if (whole.space->used().value() != blocks.size()) {
+    report.add("%llu swap blocks are used, objects name %zu", number(whole.space->used().value()),
+               blocks.size());
+  }
+}
+
+}  // namespace enchilada
