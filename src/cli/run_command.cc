@@ -21,6 +21,7 @@
 #include "cli/user_error.h"
 #include "observe/run_report.h"
 #include "runtime/tree/process_tree.h"
+#include "runtime/tree/tree_swap.h"
 #include "runtime/tree/tree_words.h"
 
 namespace enchilada::cli {
@@ -89,6 +90,9 @@ TreeConfig make_config(const RunOptions& options, std::uint64_t frames, const st
     config.swap_files[i] = {swap[i].descriptor, swap[i].direct ? 1u : 0u, swap[i].bytes / kPageSize};
     config.swap_blocks += swap[i].bytes / kPageSize;
   }
+  const SwapGeometry geometry = swap_geometry(config);
+  if (!geometry.valid()) throw UserError("--swap: together the swap files are too large");
+  config.swap_storage_bytes = SwapSpace::required_bytes(geometry);
   put_settings(options, &config);
   return config;
 }
@@ -104,15 +108,15 @@ std::vector<std::string> child_environment(const ProcessTree& tree, const std::s
 
 std::string base_name(const std::string& path) { return path.substr(path.rfind('/') + 1); }
 
-RunReport make_report(const RunOptions& options, const ProcessTree& tree, const std::vector<OpenedSwap>& swap,
-                      const ChildEnd& end, double seconds) {
+RunReport make_report(const RunOptions& options, const ProcessTree& tree, const SwapSpace& space,
+                      const std::vector<OpenedSwap>& swap, const ChildEnd& end, double seconds) {
   RunReport report;
   report.program = base_name(options.command.front());
   report.exit_status = end.status;
   report.signal = end.signal;
   report.seconds = seconds;
   for (const OpenedSwap& s : swap) report.swap_files.push_back(s.place);
-  gather(tree, &report);
+  gather(tree, space, &report);
   return report;
 }
 
@@ -158,6 +162,10 @@ int run_command(const RunOptions& options) {
   const TreeStatus made = tree.create(config, -1);
   if (made != TreeStatus::kOk) throw UserError(describe(made));
   tree.set_descriptor(move_high(tree.header().segment_descriptor));
+  TreeSwap tree_swap(tree);
+  if (!SwapSpace::create(tree.swap_storage(), swap_geometry(config)) || !tree_swap.attach()) {
+    throw UserError("the swap space cannot be set up");
+  }
 
   std::vector<std::string> arguments = options.command;
   std::string path = program.path;
@@ -170,7 +178,7 @@ int run_command(const RunOptions& options) {
   const ChildEnd end = run_child(path, arguments, child_environment(tree, library));
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - began;
   tree.recover_dead();
-  tell(options, make_report(options, tree, swap, end, took.count()), stats.get());
+  tell(options, make_report(options, tree, tree_swap.space(), swap, end, took.count()), stats.get());
   return end.shell_status();
 }
 

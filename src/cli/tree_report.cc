@@ -27,7 +27,7 @@ std::string transport_name(TransportChoice choice) {
 
 }  // namespace
 
-void gather(const ProcessTree& tree, RunReport* report) {
+void gather(const ProcessTree& tree, const SwapSpace& swap, RunReport* report) {
   const TreeHeader& header = tree.header();
   const TreeConfig& config = header.config;
   report->counters.add(header.ended);
@@ -41,8 +41,9 @@ void gather(const ProcessTree& tree, RunReport* report) {
   report->ram_bytes = config.ram_frames * kPageSize;
   report->peak_resident_bytes = header.peak_charge.load() * kPageSize;
   report->resident_bytes = (config.ram_frames - tree.available().value()) * kPageSize;
-  report->swap_bytes = config.swap_blocks * kPageSize;
-  report->swap_peak_bytes = header.peak_swap.load() * kPageSize;
+  report->swap_bytes = swap.capacity().value() * kPageSize;
+  report->swap_used_bytes = swap.used().value() * kPageSize;
+  report->swap_peak_bytes = swap.peak().value() * kPageSize;
   report->segment_bytes = bytes_in_memory(header.segment_descriptor);
   report->transport = transport_name(config.transport);
 }

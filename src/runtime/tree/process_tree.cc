@@ -226,7 +226,7 @@ PageCount ProcessTree::available() const noexcept {
 PageCount ProcessTree::charged(ProcessSlot slot) const noexcept {
   return PageCount{words::journal_frames(at(slot).journal.charge.load())};
 }
-void ProcessTree::note_swap_use(std::uint64_t blocks) noexcept { words::raise(header_->peak_swap, blocks); }
+PageCount ProcessTree::used() const noexcept { return PageCount{at(self_).used.load(std::memory_order_relaxed)}; }
 
 // ---- The budget: see ChargeJournal for why a change takes three steps ----
 

@@ -23,6 +23,10 @@ namespace enchilada {
 
 using ProcessSlot = Unit<struct ProcessSlotTag, std::uint32_t>;
 inline constexpr ProcessSlot kNoSlot{~std::uint32_t{0}};
+/// Never a process's home: who finds the table full recovers the dead under this one's name (see find_free_or_recover).
+inline constexpr ProcessSlot kRescueSlot{kMaxProcesses - 1};
+/// Not a slot: the launcher, where locks in shared memory name their holder (SwapSpace::kSupervisor).
+inline constexpr ProcessSlot kLauncher{kMaxProcesses};
 
 /// Name of the environment variable that leads exec'd children to the segment.
 inline constexpr char kTreeVariable[] = "ENCHILADA_TREE";
@@ -33,7 +37,7 @@ enum class [[nodiscard]] TreeStatus : std::uint8_t {
   kUnreachable,   // neither the inherited descriptor nor the launcher's lead to the segment
   kMismatch,      // another build's segment
   kAddressTaken,  // something lies at kTreeAddress
-  kNoSlot,        // more than kMaxProcesses processes
+  kNoSlot,        // kMaxProcesses - 1 processes are alive already
   kNoRam,         // the budget cannot give the minimum now
   kLost,          // the slot was taken away: its owner was thought dead
   kSystem,        // a system call failed
@@ -51,6 +55,7 @@ struct ForkTicket {
 class ProcessTree {
  public:
   /// Called while a dead (or exec'd) process's slot is cleaned up: drop the holder's swap blocks. Must be idempotent.
+  /// A lock that it takes is to be signed with self() as it is at that moment (TreeSwap does it right).
   using DropHolder = void (*)(void* context, ProcessSlot slot);
 
   constexpr ProcessTree() = default;
@@ -80,6 +85,7 @@ class ProcessTree {
   TreeStatus claim_slot() noexcept;
   /// The process is ready: kLive.
   void set_live() noexcept;
+  /// kNoSlot: this is the launcher, or nothing has been claimed yet. Already set while claim_slot() recovers others.
   [[nodiscard]] ProcessSlot self() const noexcept { return self_; }
   /// Gives the slot up with all that it holds (a process that will not be managed after all). Not needed at exit:
   /// the dead are recovered by whoever is short, and by the launcher.
@@ -103,8 +109,8 @@ class ProcessTree {
   PageCount request_frames(PageCount frames) noexcept;
 
   // ---- Fork ----
-  /// In the parent, engine quiesced: reserves a slot for the child and charges it `frames` (all that it will map)
-  /// up front, from free RAM only. On kNoRam evict, give back, and try again.
+  /// In the parent, engine quiesced, one fork at a time: reserves a slot for the child and charges it `frames` (used():
+  /// all that it will map) up front. On kNoRam evict, give back (one frame makes up for two), and try again.
   ForkTicket begin_fork(PageCount frames) noexcept;
   /// Where the kernel may store the child's pid (clone's CLONE_PARENT_SETTID): closes the last window in which the
   /// parent's death makes the child look as if it had never existed.
@@ -126,7 +132,7 @@ class ProcessTree {
   /// Cleans up after every process that is gone. Returns how many slots became free. Any process may call it.
   std::uint32_t recover_dead() noexcept;
   /// For locks in shared memory that name their holder by slot (RobustMutex): can this holder still let go? False for
-  /// a slot under recovery: its former owner is dead.
+  /// a slot under recovery: its former owner is dead. kLauncher asks for the launcher.
   [[nodiscard]] bool holder_alive(ProcessSlot slot) noexcept;
 
   // ---- What is in it ----
@@ -136,10 +142,10 @@ class ProcessTree {
   [[nodiscard]] VmCounters& counters() const noexcept;
   [[nodiscard]] PageCount available() const noexcept;
   [[nodiscard]] PageCount charged(ProcessSlot slot) const noexcept;
+  /// Frames that this process has taken and not given back: what a forked child must be charged.
+  [[nodiscard]] PageCount used() const noexcept;
   [[nodiscard]] const TreeHeader& header() const noexcept { return *header_; }
   [[nodiscard]] const TreeSlot& slot(ProcessSlot index) const noexcept;
-  /// Keeps the largest number of swap blocks in use, for the summary.
-  void note_swap_use(std::uint64_t blocks) noexcept;
   /// Another descriptor for one of the launcher's (segment or swap file) that this process has lost; -1 if impossible.
   [[nodiscard]] int reopen(int launcher_descriptor, int flags) const noexcept;
 
@@ -159,6 +165,7 @@ class ProcessTree {
   void resolve_journal(ProcessSlot index) noexcept;
   void settle(std::uint64_t budget_word) noexcept;
   void empty_slot(ProcessSlot index, std::uint64_t owner_word) noexcept;
+  void drop_holdings(ProcessSlot index) noexcept;
   bool recover_slot(ProcessSlot index) noexcept;
   [[nodiscard]] bool owner_is_gone(ProcessSlot index, std::uint64_t owner_word) noexcept;
   [[nodiscard]] bool fork_is_lost(TreeSlot& slot) noexcept;

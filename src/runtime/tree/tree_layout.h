@@ -106,7 +106,6 @@ struct alignas(64) TreeHeader {
   std::atomic<std::uint64_t> attached;              // slots ever claimed
   std::atomic<std::uint64_t> last_recovery;         // monotonic ns
   std::atomic<std::uint64_t> recovered;             // slots of dead processes cleaned up
-  std::atomic<std::uint64_t> peak_swap;             // blocks; kept by note_swap_use()
   VmCounters ended;                                 // of processes that are gone
 };
 

@@ -22,6 +22,7 @@ constexpr std::uint64_t kRecoveryPeriodNs = 50'000'000;
 constexpr std::uint64_t kIdleNs = 1'000'000'000;
 constexpr std::uint64_t kRetryNs = 10'000'000;
 constexpr std::uint64_t kLeastFrames = 16;
+constexpr int kRescueTries = 50;
 constexpr std::uint64_t kSmallestRequest = 16;
 
 }  // namespace
@@ -49,7 +50,7 @@ bool ProcessTree::try_claim(ProcessSlot index, SlotState state) noexcept {
 }
 
 ProcessSlot ProcessTree::find_free(SlotState state) noexcept {
-  for (std::uint32_t i = 0; i < kMaxProcesses; ++i) {
+  for (std::uint32_t i = 0; i < kRescueSlot.value(); ++i) {
     if (try_claim(ProcessSlot{i}, state)) return ProcessSlot{i};
   }
   return kNoSlot;
@@ -57,7 +58,25 @@ ProcessSlot ProcessTree::find_free(SlotState state) noexcept {
 
 ProcessSlot ProcessTree::find_free_or_recover(SlotState state) noexcept {
   ProcessSlot found = find_free(state);
-  if (found == kNoSlot && recover_dead() != 0) found = find_free(state);
+  if (found != kNoSlot) return found;
+  if (self_ != kNoSlot) {
+    (void)recover_dead();
+    return find_free(state);
+  }
+  // Recovery takes locks in shared memory, which need a name to sign with, and a process without a slot has none: it
+  // borrows the one that is kept for this. Somebody else in it is doing the same work.
+  for (int i = 0; i < kRescueTries && found == kNoSlot; ++i) {
+    if (try_claim(kRescueSlot, SlotState::kAttaching)) {
+      identify(kRescueSlot);
+      self_ = kRescueSlot;
+      (void)recover_dead();
+      release_slot();
+      return find_free(state);
+    }
+    (void)recover_slot(kRescueSlot);  // it holds nothing, so this needs no name
+    futex_wait_shared(header_->returned, header_->returned.load(), kRetryNs);
+    found = find_free(state);
+  }
   return found;
 }
 
@@ -71,15 +90,19 @@ void ProcessTree::identify(ProcessSlot index) noexcept {
 }
 
 void ProcessTree::recover_former_image() noexcept {
-  // Whatever names this pid cannot be ours: this image has claimed nothing yet. The former image's slot, or a recovery
-  // that its exec cut short, or a dead process's whose pid we got.
+  // What names this pid, beside the slot just claimed, cannot be ours: the former image's slot, or a recovery that its
+  // exec cut short, or a dead process's whose pid we got.
   const std::uint32_t pid = own_pid();
   for (std::uint32_t i = 0; i < slots_used(); ++i) {
     std::uint64_t word = at(ProcessSlot{i}).owner.load();
     const SlotState state = words::owner_state(word);
     if (words::owner_pid(word) != pid || state == SlotState::kFree || state == SlotState::kForking) continue;
+    if (i == self_.value()) continue;
     const std::uint64_t mine = words::owner(pid, words::owner_generation(word) + 1, SlotState::kRecovering);
-    if (at(ProcessSlot{i}).owner.compare_exchange_strong(word, mine)) empty_slot(ProcessSlot{i}, mine);
+    if (!at(ProcessSlot{i}).owner.compare_exchange_strong(word, mine)) continue;
+    identify(ProcessSlot{i});
+    drop_holdings(ProcessSlot{i});
+    empty_slot(ProcessSlot{i}, mine);
   }
 }
 
@@ -105,11 +128,11 @@ bool ProcessTree::charge_at_least(ProcessSlot index, std::uint64_t least, std::u
 
 TreeStatus ProcessTree::claim_slot() noexcept {
   if (self_ != kNoSlot) return TreeStatus::kOk;
-  recover_former_image();
   const ProcessSlot index = find_free_or_recover(SlotState::kAttaching);
   if (index == kNoSlot) return TreeStatus::kNoSlot;
   identify(index);
   self_ = index;
+  recover_former_image();
   const std::uint64_t minimum = config().minimum_frames;
   if (!charge_at_least(index, minimum, kClaimWaitNs) &&
       charged(index).value() < (minimum < kLeastFrames ? minimum : kLeastFrames)) {
@@ -131,6 +154,7 @@ void ProcessTree::release_slot() noexcept {
   const ProcessSlot index = self_;
   std::uint64_t word = at(index).owner.load();
   if (words::owner_pid(word) != own_pid()) return;
+  drop_holdings(index);  // while the slot still answers for its name: see holder_alive()
   self_ = kNoSlot;
   const std::uint64_t mine = words::owner(own_pid(), words::owner_generation(word) + 1, SlotState::kRecovering);
   if (at(index).owner.compare_exchange_strong(word, mine)) empty_slot(index, mine);
@@ -183,7 +207,9 @@ TreeStatus ProcessTree::child_started(ProcessSlot child) noexcept {
 void ProcessTree::abort_fork(ProcessSlot child) noexcept {
   std::uint64_t word = fork_word_;
   const std::uint64_t mine = words::owner(own_pid(), words::owner_generation(word) + 1, SlotState::kRecovering);
-  if (at(child).owner.compare_exchange_strong(word, mine)) empty_slot(child, mine);
+  if (!at(child).owner.compare_exchange_strong(word, mine)) return;
+  drop_holdings(child);
+  empty_slot(child, mine);
 }
 
 // ---- Exec ----
@@ -231,6 +257,10 @@ bool ProcessTree::owner_is_gone(ProcessSlot index, std::uint64_t owner_word) noe
 }
 
 bool ProcessTree::holder_alive(ProcessSlot slot) noexcept {
+  if (slot == kLauncher) {
+    const ProcessProbe probe = probe_process(header_->launcher_pid);
+    return probe.life != ProcessProbe::Life::kGone && probe.start_time == header_->launcher_start_time;
+  }
   const std::uint64_t word = at(slot).owner.load();
   switch (words::owner_state(word)) {
     case SlotState::kFree:
@@ -252,15 +282,19 @@ bool ProcessTree::recover_slot(ProcessSlot index) noexcept {
   const std::uint64_t mine = words::owner(own_pid(), words::owner_generation(word) + 1, SlotState::kRecovering);
   if (!at(index).owner.compare_exchange_strong(word, mine)) return false;
   identify(index);
+  if (index != kRescueSlot) drop_holdings(index);
   empty_slot(index, mine);
   header_->recovered.fetch_add(1, std::memory_order_relaxed);
   return true;
 }
 
+void ProcessTree::drop_holdings(ProcessSlot index) noexcept {
+  if (drop_ != nullptr) drop_(drop_context_, index);
+}
+
 void ProcessTree::empty_slot(ProcessSlot index, std::uint64_t owner_word) noexcept {
   // Every step can be done again by the next one if this process dies in the middle.
   TreeSlot& slot = at(index);
-  if (drop_ != nullptr) drop_(drop_context_, index);
   fold_counters(slot);
   slot.requested.store(0);
   resolve_journal(index);
