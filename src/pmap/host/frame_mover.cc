@@ -261,7 +261,14 @@ void FrameMover::leave_by_copy(std::uint64_t va, std::uint64_t home, std::uint64
   std::uint64_t done = 0;
   while (done < pages) {
     const Slack room(*this, pages - done < kCopyRun ? pages - done : kCopyRun);
-    const std::uint64_t n = room.pages();
+    bool there[kMaxRun];
+    read_presence(va + bytes(done), room.pages(), there);
+    std::uint64_t n = 0;
+    while (n < room.pages() && there[n]) ++n;
+    if (n == 0) {  // somebody discarded the page behind our back: it reads as zeros (and must not fault here)
+      ++done;
+      continue;
+    }
     if (writable) set_writable(VirtAddr{va + bytes(done)}, n, false);
     populate_home(VirtAddr{home + bytes(done)}, n);
     copy_pages(home + bytes(done), va + bytes(done), n);
@@ -339,6 +346,16 @@ void FrameMover::forbid_access() noexcept {
 void FrameMover::allow_access() noexcept {
   const long result = call_on(window_.start.value(), SYS_mprotect, window_.size().value(), PROT_READ | PROT_WRITE);
   CHECK(result == 0, static_cast<std::uint64_t>(-result));
+}
+
+bool FrameMover::restore(VirtRange range) noexcept {
+  const long at = window_syscall_(SYS_mmap, static_cast<long>(range.start.value()),
+                                  static_cast<long>(range.size().value()), PROT_READ | PROT_WRITE,
+                                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+  if (at != static_cast<long>(range.start.value())) return false;
+  advise(range, MADV_NOHUGEPAGE);
+  advise(range, MADV_DONTFORK);
+  return register_range(range, uffd::kRegisterMissing | uffd::kRegisterWp) == 0;
 }
 
 MoverStats FrameMover::stats() const {

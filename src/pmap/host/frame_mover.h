@@ -69,6 +69,8 @@ class FrameMover {
   void forbid_fork() noexcept;
   void forbid_access() noexcept;
   void allow_access() noexcept;
+  /// Maps and registers part of the window anew (see HostMachine::restore_window).
+  [[nodiscard]] bool restore(VirtRange range) noexcept;
 
   /// True when the kernel has a page (present or swapped out) at the address.
   [[nodiscard]] bool present(VirtAddr at) const noexcept;

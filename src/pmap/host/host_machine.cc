@@ -161,6 +161,9 @@ std::uint64_t HostMachine::reprotect_here(std::uint64_t page, std::span<const Fr
   }
   const FramePlace wanted = writable ? FramePlace::kWritable : FramePlace::kReadOnly;
   if (place == wanted) return n;
+  // A neighbour that is entered along must not lose the write access that a system call relies on just now (EFAULT).
+  // Whoever means it calls protect() or remove_write(). No race: a pinner looks at the slot (resident()) after pinning.
+  if (!writable && pins_ != nullptr && pins_->pinned(pages_range(page, n))) return n;
   if (!writable) {
     write_protect_locked(page, n);
     return n;

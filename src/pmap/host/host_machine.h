@@ -142,7 +142,8 @@ class HostMachine final : public PhysicalMemory, public PmapSystem {
   [[nodiscard]] bool is_modified(FrameNumber frame) override;
   void clear_modify(FrameNumber) override {}
 
-  // The window, for HostPmap (same contracts as Pmap).
+  // The window, for HostPmap (same contracts as Pmap; but entering a frame again where it is, read-only, leaves a
+  // writable mapping that a system call has pinned as it is).
   PageCount enter(VirtAddr va, std::span<const FrameNumber> frames, Prot prot);
   void remove(VirtRange range);
   void protect(VirtRange range, Prot prot);
@@ -167,6 +168,8 @@ class HostMachine final : public PhysicalMemory, public PmapSystem {
   [[nodiscard]] std::array<int, 2> descriptors() const { return {mover_.descriptor(), mover_.pagemap()}; }
   void set_budget(RamBudget& budget) { budget_ = &budget; }
   void set_window_syscall(WindowSyscall call) { mover_.set_window_syscall(call); }
+  /// Part of the window was covered by another mapping (a file, MAP_FIXED): makes it the window's own again, empty.
+  [[nodiscard]] bool restore_window(VirtRange range) noexcept { return mover_.restore(range); }
 
   // Kernel fork (rule 3). The engine is quiescent and all its locks are the caller's.
   /// Lets the next fork copy window and pool. With `guard` it makes the window PROT_NONE, so that accesses in the child

@@ -103,8 +103,15 @@ bool TinyEngine::on_fault(VirtAddr at, Access) {
 }
 
 std::uint64_t TinyEngine::evict(std::uint32_t first, std::uint32_t n) {
+  std::uint32_t mapped = 0;  // taking what is absent would only keep the busy flags from those who fault
+  for (std::uint32_t i = 0; i < n; ++i) mapped += rig_.machine->frame_at(rig_.at(first + i)) != kNoFrame ? 1 : 0;
+  if (mapped * 2 < n) {
+    raw_syscall(kSysSchedYield);
+    return 0;
+  }
   for (std::uint32_t i = 0; i < n; ++i) busy(first + i);
   const std::uint64_t refused = rig_.remove_all(HostRig::run(first, n));
+  evicted_.fetch_add(mapped - refused);
   for (std::uint32_t i = 0; i < n; ++i) idle(first + i);
   return refused;
 }

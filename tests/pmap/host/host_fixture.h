@@ -116,6 +116,7 @@ class TinyEngine {
   /// Maps a page as the fault handler does.
   void fault_in(std::uint32_t page, Prot prot = Prot::kReadWrite);
   [[nodiscard]] std::uint64_t faults() const { return faults_.load(); }
+  [[nodiscard]] std::uint64_t evicted() const { return evicted_.load(); }
 
  private:
   static bool on_fault(VirtAddr at, Access access);
@@ -124,6 +125,7 @@ class TinyEngine {
   HostRig& rig_;
   std::vector<std::atomic<std::uint32_t>> busy_;
   std::atomic<std::uint64_t> faults_{0};
+  std::atomic<std::uint64_t> evicted_{0};
 };
 
 }  // namespace enchilada
