@@ -90,7 +90,6 @@ void VmMap::Impl::Writer::finish() {
 bool VmMap::Impl::transition_in(VirtRange range) {
   for (MapEntry* e = entries.first_ending_after(range.start); e->start < range.end; e = e->next) {
     if (e->in_transition) return true;
-    if (e == entries.header()) break;
   }
   return false;
 }
@@ -344,6 +343,9 @@ KernReturn VmMap::wire(VirtRange range, WireKind kind) { return impl_->wire(rang
 KernReturn VmMap::unwire(VirtRange range, WireKind kind) { return impl_->unwire(range, kind); }
 KernReturn VmMap::remap(VirtRange from, VirtRange to, bool keep_source) {
   return impl_->remap(from, to, keep_source);
+}
+KernReturn VmMap::remap_anywhere(VirtRange from, const MapRequest& place, bool keep_source, VirtAddr* address) {
+  return impl_->remap_anywhere(from, place, keep_source, address);
 }
 std::unique_ptr<VmMap> VmMap::fork() { return impl_->fork(); }
 KernReturn VmMap::lookup(VirtAddr address, Access access, MapLookup* found) {

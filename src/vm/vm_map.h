@@ -78,13 +78,16 @@ class VmMap {
   KernReturn advise(VirtRange range, Advice advice);
   /// mlock/munlock. wire: holes and inaccessible entries are kInvalidAddress; all or nothing. unwire: does what it can;
   /// kInvalidAddress when there was a hole.
-  KernReturn wire(VirtRange range, WireKind kind = WireKind::kSystem);
-  KernReturn unwire(VirtRange range, WireKind kind = WireKind::kSystem);
+  KernReturn wire(VirtRange range, WireKind kind = WireKind::kUser);
+  KernReturn unwire(VirtRange range, WireKind kind = WireKind::kUser);
   /// mremap: moves the entries of `from` (no hole allowed) to `to` (same length or longer; the tail is new zero-fill
   /// memory); contents move with their objects, nothing is copied. keep_source leaves fresh zero-fill memory behind.
   /// What lies in `to` is unmapped first. The ranges may not overlap, except that equal starts mean growth in place
   /// (the tail must be free then: kNoSpace). Foreign entries cannot move (kInvalidArgument).
   KernReturn remap(VirtRange from, VirtRange to, bool keep_source);
+  /// The same to the lowest free place that place.length, hint and alignment allow (the rest of `place` is ignored);
+  /// finding it and moving are one step, so that no other thread can map there in between.
+  KernReturn remap_anywhere(VirtRange from, const MapRequest& place, bool keep_source, VirtAddr* address);
   /// Is [range] free of entries / fully covered?
   [[nodiscard]] bool is_free(VirtRange range);
   [[nodiscard]] bool is_covered(VirtRange range);

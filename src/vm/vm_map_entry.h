@@ -16,14 +16,11 @@ namespace enchilada {
 
 class VmObject;
 
-struct MapEntry {
-  // In-order neighbours; the header closes the circle.
-  MapEntry* prev = nullptr;
-  MapEntry* next = nullptr;
+/// Two cache lines: the first has all that a walk down or up the tree touches.
+struct alignas(64) MapEntry {
   VirtAddr start;
   VirtAddr end;
   std::uint64_t gap = 0;  // free bytes between prev->end and start
-
   // Links of the index (vm_map_tree.h); only the index touches them.
   MapEntry* left = nullptr;
   MapEntry* right = nullptr;
@@ -37,18 +34,23 @@ struct MapEntry {
   Inherit inherit = Inherit::kCopy;
   Advice advice = Advice::kNormal;  // kNormal, kSequential or kRandom
   bool needs_copy = false;
-  bool user_wired = false;     // one of wired_count is mlock's, which does not nest
-  bool in_transition = false;  // a thread works on it with the map unlocked
-  bool raised = false;         // the wire() in progress has raised wired_count
-  std::uint32_t wired_count = 0;
+  bool user_wired = false;  // one of wired_count is mlock's, which does not nest
+
+  // In-order neighbours; the header closes the circle.
+  MapEntry* prev = nullptr;
+  MapEntry* next = nullptr;
   VmObject* object = nullptr;
   PageIndex offset;
+  std::uint32_t wired_count = 0;
+  bool in_transition = false;  // a thread works on it with the map unlocked
+  bool raised = false;         // wire(): this call has raised wired_count; fork(): the child copies its pages at once
 
   [[nodiscard]] VirtRange range() const { return {start, end}; }
   [[nodiscard]] PageCount pages() const { return to_pages(end - start); }
   /// Page of the object at `address` (inside the entry).
   [[nodiscard]] PageIndex index_of(VirtAddr address) const { return offset + to_pages(address - start); }
 };
+static_assert(sizeof(MapEntry) == 128);
 
 /// The slab that a map and the maps forked from it take their entries from. Shared, because a slab never gives its
 /// memory back: a slab per map would leak arena with each fork.

@@ -92,6 +92,9 @@ struct VmMap::Impl {
 
   // --- vm_map_remap.cc
   KernReturn remap(VirtRange from, VirtRange to, bool keep_source);
+  KernReturn remap_anywhere(VirtRange from, const MapRequest& place, bool keep_source, VirtAddr* address);
+  /// Moves and extends; `from` is checked, nothing in `to` is wired. Nothing has changed when it fails.
+  KernReturn move_range(VirtRange from, VirtRange to, bool keep_source, Writer& writer) REQUIRES(lock);
   KernReturn grow_in_place(VirtRange from, VirtRange to, Writer& writer) REQUIRES(lock);
   KernReturn check_remap(VirtRange from) REQUIRES(lock);
   void move_entries(VirtRange from, VirtRange to, bool keep_source, SpareEntries& spares) REQUIRES(lock);

@@ -69,22 +69,7 @@ void VmMap::Impl::move_entries(VirtRange from, VirtRange to, bool keep_source, S
   }
 }
 
-KernReturn VmMap::Impl::remap(VirtRange from, VirtRange to, bool keep_source) {
-  if (const KernReturn bad = check_range(from); bad != KernReturn::kSuccess) return bad;
-  if (const KernReturn bad = check_range(to); bad != KernReturn::kSuccess) return bad;
-  const bool in_place = from.start == to.start;
-  if (to.size() < from.size() || (from.overlaps(to) && (!in_place || keep_source))) {
-    return KernReturn::kInvalidArgument;
-  }
-  Writer writer(*this);
-  for (bool quiet = false; !quiet;) {  // unwiring unlocks the map: then all is looked at again
-    writer.wait_until_stable({std::min(from.start, to.start), std::max(from.end, to.end)});
-    if (const KernReturn bad = check_remap(from); bad != KernReturn::kSuccess) return bad;
-    if (in_place) return grow_in_place(from, to, writer);
-    const std::uint64_t seen = timestamp.load(std::memory_order_relaxed);
-    if (!unwire_all(to, writer)) return KernReturn::kResourceShortage;
-    quiet = timestamp.load(std::memory_order_relaxed) == seen;
-  }
+KernReturn VmMap::Impl::move_range(VirtRange from, VirtRange to, bool keep_source, Writer& writer) {
   const bool tail = to.size() > from.size();
   SpareEntries spares(*this);
   bool ready = clip(from, writer);
@@ -112,6 +97,44 @@ KernReturn VmMap::Impl::remap(VirtRange from, VirtRange to, bool keep_source) {
   simplify(from, writer);
   simplify(to, writer);
   return KernReturn::kSuccess;
+}
+
+KernReturn VmMap::Impl::remap(VirtRange from, VirtRange to, bool keep_source) {
+  if (const KernReturn bad = check_range(from); bad != KernReturn::kSuccess) return bad;
+  if (const KernReturn bad = check_range(to); bad != KernReturn::kSuccess) return bad;
+  const bool in_place = from.start == to.start;
+  if (to.size() < from.size() || (from.overlaps(to) && (!in_place || keep_source))) {
+    return KernReturn::kInvalidArgument;
+  }
+  Writer writer(*this);
+  for (bool quiet = false; !quiet;) {  // unwiring unlocks the map: then all is looked at again
+    writer.wait_until_stable({std::min(from.start, to.start), std::max(from.end, to.end)});
+    if (const KernReturn bad = check_remap(from); bad != KernReturn::kSuccess) return bad;
+    if (in_place) return grow_in_place(from, to, writer);
+    const std::uint64_t seen = timestamp.load(std::memory_order_relaxed);
+    if (!unwire_all(to, writer)) return KernReturn::kResourceShortage;
+    quiet = timestamp.load(std::memory_order_relaxed) == seen;
+  }
+  return move_range(from, to, keep_source, writer);
+}
+
+KernReturn VmMap::Impl::remap_anywhere(VirtRange from, const MapRequest& place, bool keep_source,
+                                       VirtAddr* address) {
+  if (const KernReturn bad = check_range(from); bad != KernReturn::kSuccess) return bad;
+  const std::uint64_t alignment = place.alignment;
+  if (place.length < from.size() || alignment < kPageSize || (alignment & (alignment - 1)) != 0) {
+    return KernReturn::kInvalidArgument;
+  }
+  if (place.length > bounds.size()) return KernReturn::kNoSpace;
+  const ByteCount length = to_bytes(to_pages(place.length));
+  Writer writer(*this);
+  writer.wait_until_stable(from);
+  if (const KernReturn bad = check_remap(from); bad != KernReturn::kSuccess) return bad;
+  const auto at = entries.find_space(place.hint, length.value(), alignment);
+  if (!at) return KernReturn::kNoSpace;
+  const KernReturn verdict = move_range(from, {*at, *at + length}, keep_source, writer);
+  if (verdict == KernReturn::kSuccess) *address = *at;
+  return verdict;
 }
 
 }  // namespace enchilada

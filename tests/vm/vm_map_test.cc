@@ -470,6 +470,26 @@ TEST_F(VmMapTest, RemapEdges) {
   EXPECT_EQ(load(4), 0u);
 }
 
+TEST_F(VmMapTest, RemapAnywhereFindsAndMovesInOneStep) {
+  must_map(pages(0, 4));
+  must_map(pages(4, 1), {.kind = EntryKind::kGuard});
+  store(2, 3);
+  VirtAddr at{7};
+  EXPECT_EQ(map->remap_anywhere(pages(0, 4), {.length = ByteCount{3 * kPage}}, false, &at),
+            KernReturn::kInvalidArgument);
+  EXPECT_EQ(map->remap_anywhere(pages(0, 4), {.length = ByteCount{17 * kTiB}}, false, &at), KernReturn::kNoSpace);
+  EXPECT_EQ(map->remap_anywhere(pages(0, 6), {.length = ByteCount{8 * kPage}}, false, &at),
+            KernReturn::kInvalidAddress);
+  EXPECT_EQ(at, VirtAddr{7});
+  ASSERT_EQ(map->remap_anywhere(pages(0, 4), {.length = ByteCount{6 * kPage}, .alignment = 8 * kPage}, false, &at),
+            KernReturn::kSuccess);
+  EXPECT_EQ(at, VirtAddr{address(8)});
+  EXPECT_EQ(load(10), 3u);
+  EXPECT_EQ(load(13), 0u);
+  EXPECT_TRUE(map->is_free(pages(0, 4)));
+  map->validate();
+}
+
 TEST_F(VmMapTest, APieceMovedAwayIsNotOverwrittenByGrowthOfWhatStayed) {
   must_map(pages(0, 8));
   for (std::uint64_t p = 0; p < 8; ++p) store(p, p + 1);
@@ -548,16 +568,16 @@ TEST_F(VmMapTest, WireNestsForTheSystemAndNotForTheUser) {
   ASSERT_EQ(map->wire(pages(2, 4), WireKind::kUser), KernReturn::kSuccess);
   ASSERT_EQ(map->wire(pages(2, 4), WireKind::kUser), KernReturn::kSuccess);
   EXPECT_EQ(entries()[1].wired_count, 1u);
-  ASSERT_EQ(map->wire(pages(4, 4)), KernReturn::kSuccess);
-  ASSERT_EQ(map->wire(pages(4, 1)), KernReturn::kSuccess);
+  ASSERT_EQ(map->wire(pages(4, 4), WireKind::kSystem), KernReturn::kSuccess);
+  ASSERT_EQ(map->wire(pages(4, 1), WireKind::kSystem), KernReturn::kSuccess);
   map->validate();
   EXPECT_EQ(map->advise(pages(0, 8), Advice::kDiscard), KernReturn::kInvalidArgument);
   ASSERT_EQ(map->unwire(pages(0, 8), WireKind::kUser), KernReturn::kSuccess);
-  ASSERT_EQ(map->unwire(pages(0, 8)), KernReturn::kSuccess);
+  ASSERT_EQ(map->unwire(pages(0, 8), WireKind::kSystem), KernReturn::kSuccess);
   ASSERT_EQ(entries().size(), 3u);
   EXPECT_EQ(entries()[1].range, pages(4, 1));
   EXPECT_EQ(entries()[1].wired_count, 1u);
-  ASSERT_EQ(map->unwire(pages(4, 1)), KernReturn::kSuccess);
+  ASSERT_EQ(map->unwire(pages(4, 1), WireKind::kSystem), KernReturn::kSuccess);
   EXPECT_EQ(map->entry_count(), 1u);
   map->validate();
   machine.system->validate();

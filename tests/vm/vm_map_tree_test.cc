@@ -92,7 +92,7 @@ void random_steps(std::uint64_t seed, std::uint64_t pages, int steps) {
 TEST(VmMapTree, RandomAgainstSortedSet) {
   for (const std::uint64_t seed : test::seeds(300)) {
     SCOPED_TRACE("ENCHILADA_SEED=" + std::to_string(seed));
-    random_steps(seed, 24 << (seed % 5), 200);
+    random_steps(seed, std::uint64_t{24} << (seed % 5), 200);
     if (testing::Test::HasFatalFailure()) return;
   }
 }
