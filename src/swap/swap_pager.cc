@@ -191,8 +191,7 @@ bool SwapPager::nearly_full() const {
   return full;
 }
 
-// ---- Page-out
-// ------------------------------------------------------------------------------------------------
+// ---- Page-out ----
 
 /// One put of up to kClusterPages pages: snapshot, find space, write, install.
 class SwapPager::PutCluster {
@@ -370,8 +369,7 @@ void SwapPager::put_pages(PagerHandle& handle, PageIndex first, std::span<const 
   }
 }
 
-// ---- Page-in
-// -------------------------------------------------------------------------------------------------
+// ---- Page-in ----
 
 /// One get of up to kClusterPages pages: look up, read run by run, verify, copy into the frames.
 class SwapPager::GetCluster {
@@ -472,8 +470,7 @@ PagerReturn SwapPager::get_pages(PagerHandle& handle, PageIndex first, std::span
   return PagerReturn::kOk;
 }
 
-// ---- Metadata
-// ------------------------------------------------------------------------------------------------
+// ---- Metadata ----
 
 PagerRun SwapPager::has_page(const PagerHandle& handle, PageIndex index, PageCount max_before,
                              PageCount max_after) {
@@ -588,8 +585,7 @@ bool SwapPager::verify(const PagerHandle& handle) {
   return held && meta_.verify(handle.root, handle.pages);
 }
 
-// ---- Process fork
-// ----------------------------------------------------------------------------------------------
+// ---- Process fork ----
 
 void SwapPager::quiesce_for_fork() NO_THREAD_SAFETY_ANALYSIS {
   for (unsigned i = 0; i < buffer_count_; ++i) {

@@ -27,7 +27,8 @@ class SwapSpace {
   static constexpr unsigned kSupervisor =
       kMaxHolders;  // a process that drops the dead and holds nothing itself
 
-  /// Does the process in this holder slot still live? Asked only while waiting for the lock.
+  /// Does the process in this holder slot (or kSupervisor) still live? Asked only while waiting for the lock.
+  /// A slot must not look alive again for a new process before drop_holder() of the old one.
   struct Liveness {
     bool (*alive)(void* context, unsigned holder) = nullptr;  // null = all live
     void* context = nullptr;

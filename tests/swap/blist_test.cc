@@ -237,7 +237,7 @@ void random_history(std::uint64_t seed) {
 }
 
 TEST(Blist, RandomHistoriesAgreeWithABitmap) {
-  for_each_seed(1000, 3000, random_history);
+  for_each_seed(1000, swap_test::rounds(1500), random_history);
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // SwapPager: what each verdict promises, sharing by fork, and random histories against a model with faults.
 #include "swap/swap_pager.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -16,6 +17,7 @@ namespace {
 using swap_test::for_each_seed;
 using swap_test::Random;
 using swap_test::Rig;
+using swap_test::rounds;
 
 constexpr SwapGeometry kOneDisk{.device_pages = {2048}, .slots = 1};
 
@@ -285,8 +287,45 @@ TEST(SwapPager, ProcessForkSharesCopies) {
   EXPECT_TRUE(rig.pager->verify(handle));
 }
 
-// ---- Random histories
-// --------------------------------------------------------------------------------------------
+/// The pager on a real file, with direct I/O where the file system has it: one system call a cluster.
+TEST(SwapPager, OnAFileWithDirectIo) {
+  Rig rig({.geometry = kOneDisk});
+  char name[] = "/tmp/enchilada_pager_XXXXXX";
+  int fd = mkostemp(name, O_DIRECT);
+  if (fd < 0) {
+    std::memcpy(name + sizeof name - 7, "XXXXXX", 6);
+    fd = mkostemp(name, 0);
+  }
+  ASSERT_GE(fd, 0);
+  unlink(name);
+  FileSwapDevice file(fd, ByteCount{kPageSize}, PageCount{2048});
+  SwapDevice* const devices[] = {&file};
+  SwapPager pager({.space = *rig.space,
+                   .holder = 0,
+                   .devices = devices,
+                   .phys = rig.frames,
+                   .counters = rig.counters,
+                   .arena = rig.arena,
+                   .seed = 7});
+  PagerHandle handle;
+  const auto frames = frames_from(0, 64);
+  for (std::uint64_t round = 0; round < 20; ++round) {
+    for (const FrameNumber f : frames) rig.fill(f, round * 100 + f.value() + 1);
+    std::vector<PagerReturn> verdicts(64);
+    pager.put_pages(handle, PageIndex{round * 64}, frames, verdicts);
+    for (const PagerReturn r : verdicts) ASSERT_EQ(r, PagerReturn::kOk);
+  }
+  EXPECT_EQ(file.calls(), 20u);
+  for (std::uint64_t round = 0; round < 20; ++round) {
+    ASSERT_EQ(pager.get_pages(handle, PageIndex{round * 64}, frames), PagerReturn::kOk);
+    for (const FrameNumber f : frames) ASSERT_TRUE(rig.is(f, round * 100 + f.value() + 1));
+  }
+  EXPECT_EQ(file.calls(), 40u);
+  pager.forget_all(handle);
+  close(fd);
+}
+
+// ---- Random histories ----
 
 using Model = std::map<std::uint64_t, std::uint64_t>;  // page index -> pattern
 
@@ -509,15 +548,14 @@ class History {
 };
 
 TEST(SwapPager, RandomHistoriesAgreeWithAModel) {
-  for_each_seed(1, 2000, [](std::uint64_t seed) { History(seed).run(60); });
+  for_each_seed(1, rounds(2000), [](std::uint64_t seed) { History(seed).run(60); });
 }
 
 TEST(SwapPager, LongRandomHistory) {
-  for_each_seed(1'000'000, 10, [](std::uint64_t seed) { History(seed).run(3000); });
+  for_each_seed(1'000'000, rounds(10), [](std::uint64_t seed) { History(seed).run(3000); });
 }
 
-// ---- Threads
-// -----------------------------------------------------------------------------------------------------
+// ---- Threads ----
 
 TEST(SwapPager, ThreadsPutAndGetInParallel) {
   Rig rig({.geometry = {.device_pages = {500, 500}, .slots = 2, .stripe = 32},

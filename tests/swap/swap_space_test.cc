@@ -118,11 +118,10 @@ void random_holders(std::uint64_t seed) {
 }
 
 TEST(SwapSpace, RandomHoldersAgainstSets) {
-  for_each_seed(1, 200, random_holders);
+  for_each_seed(1, swap_test::rounds(200), random_holders);
 }
 
-// ---- Death
-// -----------------------------------------------------------------------------------------------------
+// ---- Death ----
 
 constexpr unsigned kWorkers = 6;
 
@@ -214,8 +213,7 @@ TEST_F(SwapDeath, KillAtAnyMomentLeaksNothingAndFreesNothingInUse) {
                     : 5);
   ASSERT_LE(kGeometry.linear_blocks(), board_->owner.size());
   for (unsigned w = 0; w < kWorkers; ++w) start(w, random.bits());
-  const char* rounds_wanted = std::getenv("ENCHILADA_ROUNDS");
-  const int rounds = rounds_wanted != nullptr ? std::atoi(rounds_wanted) : 250;
+  const int rounds = static_cast<int>(swap_test::rounds(150));
   for (int round = 0; round < rounds; ++round) {
     const auto victim = static_cast<unsigned>(random.below(kWorkers));
     usleep(static_cast<useconds_t>(random.below(3000)));

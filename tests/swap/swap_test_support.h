@@ -18,6 +18,12 @@
 
 namespace enchilada::swap_test {
 
+/// How many rounds a random test runs: its own number times ENCHILADA_SOAK.
+inline std::uint64_t rounds(std::uint64_t usual) {
+  const char* factor = std::getenv("ENCHILADA_SOAK");
+  return factor != nullptr ? usual * std::strtoull(factor, nullptr, 0) : usual;
+}
+
 /// Runs body(seed) for `rounds` seeds from `base`, or only for ENCHILADA_SEED when it is set. Stops at the
 /// first seed that fails and prints it.
 template <class Body>
