@@ -340,10 +340,11 @@ FaultState::Step FaultState::busy(VmObject& object, Page& page) {
   return leave_objects(object, Step::kBusy);
 }
 
-/// Free frames that may be used for pages nobody asked for.
-std::uint64_t FaultState::spare_frames() const {
+/// Free frames that may be used for pages nobody asked for. A sequence may dip into the reserve: what it
+/// takes early it does not take later, and the fault replenishes the reserve when it is done.
+std::uint64_t FaultState::spare_frames(bool sequential) const {
   const std::uint64_t free = system_.free_frames().free_count();
-  const std::uint64_t least = system_.free_min();
+  const std::uint64_t least = sequential ? system_.free_min() / 4 : system_.free_min();
   return free > least ? free - least : 0;
 }
 
@@ -358,10 +359,16 @@ bool FaultState::wait_for_frames() {
   return false;
 }
 
-/// Keeps a few frames free for the next fault, and gives the machine back what it wants. Nothing is held.
+/// Keeps frames free for the next fault, as many as a sequence needs for its next cluster, and gives the
+/// machine back what it wants. Nothing is held.
 void FaultState::after_fault() {
   if (!allocated_) return;
-  if (system_.free_frames().free_count() < system_.free_min()) (void)system_.daemon().reclaim();
+  const VmPhys& frames = system_.free_frames();
+  if (frames.free_count() < std::max(wish_, system_.free_min()) && system_.may_grow()) {
+    (void)system_.grow(PageCount{wish_});
+  }
+  const std::uint64_t least = std::max(system_.free_min(), std::min(wish_, frames.granted() / 8));
+  if (frames.free_count() < least) (void)system_.daemon().reclaim(PageCount{least});
   const PageCount surplus = system_.phys().surplus_wanted();
   if (surplus.value() != 0) {
     (void)system_.daemon().give_back(PageCount{std::min(surplus.value(), PageDaemon::kGoal)});

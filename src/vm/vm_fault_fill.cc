@@ -21,7 +21,8 @@ unsigned FaultState::fill_width(VmObject& object) const {
   const bool goes_on = object.fill_window != 0 &&
                        (look_.index == object.fill_high || look_.index + PageCount{1} == object.fill_low);
   if (goes_on) return std::min(object.fill_window * 2, most);
-  return system_.free_frames().free_count() < system_.free_target() ? 1 : std::min(kFirstFill, most);
+  const bool scarce = !system_.may_grow() && system_.free_frames().free_count() < system_.free_target();
+  return scarce ? 1 : std::min(kFirstFill, most);
 }
 
 /// The run of open window pages around the wanted one that a zero-fill takes: to the end of its aligned
@@ -29,7 +30,8 @@ unsigned FaultState::fill_width(VmObject& object) const {
 void FaultState::fill_run(Batch& batch) const {
   const std::uint64_t at = look_.index.value();
   const std::uint64_t start = at - at % fill_width_;
-  const std::uint64_t most = std::max<std::uint64_t>(spare_frames(), 1);
+  const bool sequence = fill_width_ > kFirstFill;
+  const std::uint64_t most = std::max<std::uint64_t>(spare_frames(sequence), 1);
   std::uint64_t lo = at;
   std::uint64_t hi = at + 1;
   while (hi < start + fill_width_ && hi - lo < most && is_open(PageIndex{hi})) ++hi;
@@ -72,6 +74,7 @@ FaultState::Step FaultState::zero_fill(VmObject& last) {
   object.fill_low = batch.low;
   object.fill_high = batch.low + PageCount{batch.count};
   object.fill_window = fill_width_;
+  if (fill_width_ > kFirstFill) wish(fill_width_);
   unlock_objects(last);
   if (!inserted) return leave(fail(FaultResult::kNoMemory));
   return fill_and_map(batch);

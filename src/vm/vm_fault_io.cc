@@ -50,7 +50,8 @@ void FaultState::read_limits(VmObject& object, PageIndex index, std::uint64_t* b
     window = object.random_window.load(std::memory_order_relaxed);
     *before = index.value() % window;
   }
-  window = std::min(window, spare_frames() + 1);
+  if (io_.sequential) wish(std::min(window * 2, t.readahead_max.value()));
+  window = std::min(window, spare_frames(io_.sequential) + 1);
   *before = std::min(*before, window - 1);
   *after = window - 1 - *before;
   *before = std::min(*before, look_.index.value() - look_.entry_first_index.value());

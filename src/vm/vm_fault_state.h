@@ -120,7 +120,8 @@ class FaultState {
   }
   bool wait_for_frames();
   void after_fault();
-  [[nodiscard]] std::uint64_t spare_frames() const;
+  [[nodiscard]] std::uint64_t spare_frames(bool sequential) const;
+  void wish(std::uint64_t frames) { wish_ = frames > wish_ ? frames : wish_; }
   [[nodiscard]] VmObject& top() const { return *look_.object; }
   [[nodiscard]] PageIndex entry_end() const {
     return look_.entry_first_index + to_pages(look_.entry_range.size());
@@ -142,6 +143,7 @@ class FaultState {
   bool map_what_was_read_ = false;  // sequential: enter the whole of io_, not just the usual neighbours
   bool allocated_ = false;          // this fault took frames: see to it that the next one finds some
   unsigned reads_ = 0;
+  std::uint64_t wish_ = 0;  // frames that the next fault of a sequence would like to find free
 };
 
 }  // namespace enchilada

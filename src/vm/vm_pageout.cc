@@ -13,7 +13,7 @@ namespace enchilada {
 
 PageDaemon::PageDaemon(VmSystem& system) : system_(system) {}
 
-bool PageDaemon::reclaim() {
+bool PageDaemon::reclaim(PageCount at_least) {
   lock_order::assert_none_held();
   const std::uint64_t before = system_.free_frames().free_count();
   MutexLock guard(run_lock_);
@@ -21,7 +21,7 @@ bool PageDaemon::reclaim() {
   // Somebody else's run, or a free, may have helped while we waited.
   if (frames.free_count() > before && frames.free_count() >= system_.free_min()) return true;
   count(system_.counters().pdwakeups);
-  const std::uint64_t target = system_.free_target();
+  const std::uint64_t target = std::max(system_.free_target(), at_least.value());
   if (system_.grow(PageCount{target}).value() > 0 && frames.free_count() >= system_.free_min()) return true;
   Run run;
   const std::uint64_t free = frames.free_count();

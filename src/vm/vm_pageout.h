@@ -34,12 +34,16 @@ class PageDaemon {
   static constexpr std::uint64_t kBudget =
       128;  // pages that a run looks at at most once it has gained anything
 
+  static constexpr std::uint64_t kRuthlessAfter =
+      512;  // fruitless looks after which used pages are victims, too
+
   explicit PageDaemon(VmSystem& system);
 
   /// Frees frames until free_target is reached or nothing more can be done; first asks the machine for more
   /// frames. False: not one frame could be gained (swap full or failing and nothing clean). No lock held by
   /// the caller.
-  bool reclaim();
+  /// at_least: how many free frames the caller would like to see, if that is more than the target.
+  bool reclaim(PageCount at_least = PageCount{0});
   /// After reclaim() has said false: was something only busy just now, so that trying again later may help?
   [[nodiscard]] bool worth_waiting() const { return transient_.load(std::memory_order_relaxed); }
 
@@ -71,7 +75,7 @@ class PageDaemon {
   void scan_inactive(Run& run);
   void launder(Run& run);
   void scan_active_step(Run& run);
-  std::size_t age_batch(std::span<FrameNumber> batch, unsigned pressure, std::span<FrameNumber> victims);
+  std::size_t age_batch(std::span<FrameNumber> batch, bool ruthless, std::span<FrameNumber> victims);
   std::size_t withdraw(std::span<FrameNumber> victims, std::size_t n);
   std::size_t add_idle_neighbours(std::span<FrameNumber> victims, std::size_t n);
   unsigned references(Page& page, FrameNumber frame);

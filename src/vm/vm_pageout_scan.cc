@@ -107,9 +107,9 @@ void PageDaemon::scan_inactive(Run& run) {
   drop_clean({clean.data(), clean_n}, run);
 }
 
-/// Ages a batch (busy, on no queue). Those at or below `pressure` become victims; the others go back to the
-/// tail.
-std::size_t PageDaemon::age_batch(std::span<FrameNumber> batch, unsigned pressure,
+/// Ages a batch (busy, on no queue). Idle ones at or below the pressure become victims (when ruthless, used ones
+/// too); the others go back to the tail.
+std::size_t PageDaemon::age_batch(std::span<FrameNumber> batch, bool ruthless,
                                   std::span<FrameNumber> victims) {
   std::size_t n = 0;
   std::array<FrameNumber, 64> stay;
@@ -118,7 +118,7 @@ std::size_t PageDaemon::age_batch(std::span<FrameNumber> batch, unsigned pressur
     Page& page = system_.page(frame);
     const unsigned refs = references(page, frame);
     page.age(refs);
-    const bool victim = refs == 0 && page.act_count() <= pressure;
+    const bool victim = (refs == 0 || ruthless) && page.act_count() <= pressure_;
     (victim ? victims[n++] : stay[stay_n++]) = frame;
   }
   system_.queues().move({stay.data(), stay_n}, PageQueue::kActive);
@@ -186,7 +186,7 @@ std::size_t PageDaemon::scan_active(std::size_t pages) {
     const std::size_t n =
         system_.queues().take(PageQueue::kActive, {batch.data(), std::min(pages, kBatch)}, &busy);
     if (n == 0) break;
-    gone += withdraw(victims, age_batch({batch.data(), n}, pressure_, victims));
+    gone += withdraw(victims, age_batch({batch.data(), n}, false, victims));
     pages -= n;
   }
   return gone;
@@ -197,7 +197,9 @@ void PageDaemon::scan_active_step(Run& run) {
   std::array<FrameNumber, 64> victims;
   const std::size_t n = system_.queues().take(PageQueue::kActive, batch, &run.busy);
   run.looked += n;
-  const std::size_t found = age_batch({batch.data(), n}, pressure_, victims);
+  // Every page was used since the last shortage, perhaps long ago: do not sweep all of memory for one frame.
+  const bool ruthless = run.gained == 0 && run.looked > kRuthlessAfter;
+  const std::size_t found = age_batch({batch.data(), n}, ruthless, victims);
   withdraw(victims, found);
   if (found * 4 < n && pressure_ < kActMax) ++pressure_;
   if (found * 2 > n && pressure_ > 0) --pressure_;

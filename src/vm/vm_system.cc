@@ -77,7 +77,9 @@ std::uint64_t VmSystem::free_min() const {
 
 PageCount VmSystem::grow(PageCount wanted) {
   const PageCount ask{std::max(wanted.value(), kGrowBatch)};
-  return config_.phys.grow(ask, [this](FrameRun run) { free_frames_->add(run); });
+  const PageCount got = config_.phys.grow(ask, [this](FrameRun run) { free_frames_->add(run); });
+  may_grow_.store(got.value() != 0, std::memory_order_relaxed);
+  return got;
 }
 
 void VmSystem::for_each_page(FunctionRef<void(FrameNumber, Page&)> visit) {

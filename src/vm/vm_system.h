@@ -80,6 +80,8 @@ class VmSystem final : public PageStateSink {
   /// Asks the machine for about `wanted` more frames (more, while it is generous); returns what came. No lock
   /// held.
   PageCount grow(PageCount wanted);
+  /// False after the machine has refused to give more; each reclaim run asks again.
+  [[nodiscard]] bool may_grow() const { return may_grow_.load(std::memory_order_relaxed); }
 
   /// Every fault holds the gate shared. Whoever needs the engine at rest (a kernel fork) takes it
   /// exclusively, before any other lock; other users of the engine that may run at that time hold it shared,
@@ -97,6 +99,7 @@ class VmSystem final : public PageStateSink {
   explicit VmSystem(const VmSystemConfig& config);
   VmSystemConfig config_;
   SharedMutex gate_;
+  std::atomic<bool> may_grow_{true};
   Page* pages_ = nullptr;  // frame_limit() of them, in the arena
   std::unique_ptr<VmObjectZone> objects_;
   std::unique_ptr<VmPhys> free_frames_;

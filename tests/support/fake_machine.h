@@ -1,7 +1,8 @@
-// FakeMachine: a machine in one header for tests of the engine: frames in a byte array, mappings in std::maps, swap in a
-// std::map with error injection, a clock that tests set. It checks the preconditions that phys.h and pmap.h state.
-// Options make it behave like the soft machine (reference and dirty bits) or like the host (neither, one address a
-// frame). One lock around the mappings, held while the program touches bytes, so that eviction is atomic.
+// FakeMachine: a machine in one header for tests of the engine: frames in a byte array, mappings in
+// std::maps, swap in a std::map with error injection, a clock that tests set. It checks the preconditions
+// that phys.h and pmap.h state. Options make it behave like the soft machine (reference and dirty bits) or
+// like the host (neither, one address a frame). One lock around the mappings, held while the program touches
+// bytes, so that eviction is atomic.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -33,10 +34,10 @@ struct InFake {
 };
 
 struct FakeOptions {
-  std::uint64_t limit = 256;         // frame numbers
-  std::uint64_t budget = 256;        // frames that may be granted at a time
-  bool reference_bits = true;        // false: like the host, also without dirty bits
-  bool one_address = false;          // a frame is mapped at one address at a time
+  std::uint64_t limit = 256;   // frame numbers
+  std::uint64_t budget = 256;  // frames that may be granted at a time
+  bool reference_bits = true;  // false: like the host, also without dirty bits
+  bool one_address = false;    // a frame is mapped at one address at a time
   std::uint64_t swap_pages = 1 << 20;
   std::uint64_t nearly_full_below = 0;
   VmTunables tunables{};
@@ -46,7 +47,10 @@ struct FakeOptions {
 class FakeMemory final : public PhysicalMemory {
  public:
   explicit FakeMemory(const FakeOptions& o)
-      : limit_(o.limit), budget_(o.budget), granted_(o.limit, false), bytes_(o.limit * kPageSize, std::byte{0xdb}) {}
+      : limit_(o.limit),
+        budget_(o.budget),
+        granted_(o.limit, false),
+        bytes_(o.limit * kPageSize, std::byte{0xdb}) {}
   PageCount frame_limit() const override { return PageCount{limit_}; }
   PageCount grow(PageCount wanted, FunctionRef<void(FrameRun)> sink) override {
     InFake in;
@@ -138,7 +142,8 @@ class FakePmap final : public Pmap {
   };
   explicit FakePmap(FakePmaps& all) : all_(all) {}
   ~FakePmap() override { remove({VirtAddr{0}, VirtAddr{~std::uint64_t{0} & ~kPageMask}}); }
-  PageCount enter(VirtAddr va, std::span<const FrameNumber> frames, Prot prot, Access, Wiring wiring) override {
+  PageCount enter(VirtAddr va, std::span<const FrameNumber> frames, Prot prot, Access,
+                  Wiring wiring) override {
     InFake in;
     std::lock_guard guard(all_.mutex);
     ++all_.enters;
@@ -165,7 +170,8 @@ class FakePmap final : public Pmap {
   void remove(VirtRange range) override {
     InFake in;
     std::lock_guard guard(all_.mutex);
-    for (auto it = table.lower_bound(range.start.value()); it != table.end() && it->first < range.end.value();) {
+    for (auto it = table.lower_bound(range.start.value());
+         it != table.end() && it->first < range.end.value();) {
       drop(it++);
     }
   }
@@ -173,7 +179,8 @@ class FakePmap final : public Pmap {
     if (prot == Prot::kNone) return remove(range);
     InFake in;
     std::lock_guard guard(all_.mutex);
-    for (auto it = table.lower_bound(range.start.value()); it != table.end() && it->first < range.end.value(); ++it) {
+    for (auto it = table.lower_bound(range.start.value()); it != table.end() && it->first < range.end.value();
+         ++it) {
       note(it->second, false);
       it->second.prot = it->second.prot & prot;
     }
@@ -201,7 +208,9 @@ class FakePmap final : public Pmap {
   std::map<std::uint64_t, Pte> table;
 };
 
-inline std::unique_ptr<Pmap> FakePmaps::create_pmap() { return std::make_unique<FakePmap>(*this); }
+inline std::unique_ptr<Pmap> FakePmaps::create_pmap() {
+  return std::make_unique<FakePmap>(*this);
+}
 
 inline void FakePmaps::remove_all(std::span<const FrameNumber> frames, std::span<bool> refused) {
   InFake in;
@@ -337,7 +346,8 @@ class FakePager final : public Pager {
     if (from == nullptr) return;
     auto& to = make(dest);
     from = find(source);
-    for (auto it = from->lower_bound(first.value()); it != from->end() && it->first - first.value() < n.value();) {
+    for (auto it = from->lower_bound(first.value());
+         it != from->end() && it->first - first.value() < n.value();) {
       to.emplace(it->first - first.value(), std::move(it->second));
       it = from->erase(it);
     }
@@ -366,7 +376,9 @@ class FakePager final : public Pager {
 
  private:
   using Store = std::map<std::uint64_t, Data>;
-  static std::uintptr_t id(const PagerHandle& handle) { return reinterpret_cast<std::uintptr_t>(handle.root); }
+  static std::uintptr_t id(const PagerHandle& handle) {
+    return reinterpret_cast<std::uintptr_t>(handle.root);
+  }
   Store* find(const PagerHandle& handle) {
     const auto it = stores_.find(id(handle));
     return handle.root == nullptr || it == stores_.end() ? nullptr : &it->second;
@@ -382,7 +394,8 @@ class FakePager final : public Pager {
     }
     auto& pages = make(handle);
     const auto it = pages.find(index);
-    if (it != pages.end() && std::memcmp(it->second.data(), bytes, kPageSize) == 0) return PagerReturn::kClean;
+    if (it != pages.end() && std::memcmp(it->second.data(), bytes, kPageSize) == 0)
+      return PagerReturn::kClean;
     if (it == pages.end() && used >= capacity) return PagerReturn::kFail;
     if (it == pages.end()) ++used;
     pages[index] = Data(bytes, bytes + kPageSize);
@@ -408,7 +421,8 @@ class FakeMachine {
   explicit FakeMachine(const FakeOptions& o = {})
       : options(o), memory(o), pmaps(o), pager(memory, o), arena_memory(o.arena_bytes + 64) {
     auto base = reinterpret_cast<std::uintptr_t>(arena_memory.data());
-    arena = std::make_unique<Arena>(reinterpret_cast<std::byte*>((base + 63) & ~std::uintptr_t{63}), o.arena_bytes);
+    arena = std::make_unique<Arena>(reinterpret_cast<std::byte*>((base + 63) & ~std::uintptr_t{63}),
+                                    o.arena_bytes);
     system = VmSystem::create({memory, pmaps, pager, clock, counters, *arena, o.tunables});
     EXPECT_NE(system, nullptr);
     pmaps.system = pager.system = system.get();
@@ -442,15 +456,20 @@ class FakeMachine {
               FaultResult::kResolved);
     return value;
   }
-  std::unique_ptr<VmMap> make_map() { return VmMap::create(*system, {VirtAddr{1 << 20}, VirtAddr{1ull << 40}}); }
+  std::unique_ptr<VmMap> make_map() {
+    return VmMap::create(*system, {VirtAddr{1 << 20}, VirtAddr{1ull << 40}});
+  }
   VirtAddr map_pages(VmMap& map, std::uint64_t pages, Inherit inherit = Inherit::kCopy) {
-    VmMap::MapRequest request{.length = to_bytes(PageCount{pages}), .alignment = 64 * kPageSize, .inherit = inherit};
+    VmMap::MapRequest request{
+        .length = to_bytes(PageCount{pages}), .alignment = 64 * kPageSize, .inherit = inherit};
     VirtAddr at{0};
     EXPECT_EQ(map.map(request, &at), KernReturn::kSuccess);
     return at;
   }
   static VirtAddr page(VirtAddr base, std::uint64_t i) { return base + to_bytes(PageCount{i}); }
-  std::uint64_t resident() const { return system->free_frames().granted() - system->free_frames().free_count(); }
+  std::uint64_t resident() const {
+    return system->free_frames().granted() - system->free_frames().free_count();
+  }
   static std::uint64_t get(const Counter& c) { return c.load(); }
 
   const FakeOptions options;

@@ -1,4 +1,5 @@
-// VmPhys: runs, merging, growth and taking out; PageQueues: order, lengths and the use counts of freebsd-vm.md §1.8.
+// VmPhys: runs, merging, growth and taking out; PageQueues: order, lengths and the use counts of
+// freebsd-vm.md §1.8.
 #include "vm/vm_phys.h"
 
 #include <gtest/gtest.h>

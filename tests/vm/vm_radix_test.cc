@@ -72,9 +72,15 @@ void exercise(std::uint64_t range, unsigned steps, unsigned seed) {
   EXPECT_EQ(nodes.pool->inners.live(), 0u);
 }
 
-TEST(VmRadix, MatchesAMapWhenDense) { exercise(100, 20000, 1); }
-TEST(VmRadix, MatchesAMapInTheMiddle) { exercise(5000, 20000, 2); }
-TEST(VmRadix, MatchesAMapWhenSparse) { exercise(1ull << 28, 4000, 3); }
+TEST(VmRadix, MatchesAMapWhenDense) {
+  exercise(100, 20000, 1);
+}
+TEST(VmRadix, MatchesAMapInTheMiddle) {
+  exercise(5000, 20000, 2);
+}
+TEST(VmRadix, MatchesAMapWhenSparse) {
+  exercise(1ull << 28, 4000, 3);
+}
 
 TEST(VmRadix, HeightFollowsTheLargestIndex) {
   Nodes nodes;
@@ -82,7 +88,8 @@ TEST(VmRadix, HeightFollowsTheLargestIndex) {
   ASSERT_TRUE(radix.insert(*nodes.pool, PageIndex{3}, FrameNumber{1}));
   EXPECT_EQ(nodes.pool->inners.live(), 0u);
   ASSERT_TRUE(radix.insert(*nodes.pool, PageIndex{(1ull << 28) - 1}, FrameNumber{2}));
-  EXPECT_EQ(nodes.pool->inners.live(), 7u);  // 28 bits are five levels: the root, and two ways of three below it
+  EXPECT_EQ(nodes.pool->inners.live(),
+            7u);  // 28 bits are five levels: the root, and two ways of three below it
   EXPECT_EQ(radix.remove(*nodes.pool, PageIndex{(1ull << 28) - 1}), FrameNumber{2});
   EXPECT_EQ(nodes.pool->inners.live(), 0u);
   EXPECT_EQ(radix.find(PageIndex{3}), FrameNumber{1});
