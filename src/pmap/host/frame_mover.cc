@@ -270,8 +270,9 @@ void FrameMover::leave_by_copy(std::uint64_t va, std::uint64_t home, std::uint64
       continue;
     }
     if (writable) set_writable(VirtAddr{va + bytes(done)}, n, false);
-    populate_home(VirtAddr{home + bytes(done)}, n);
-    copy_pages(home + bytes(done), va + bytes(done), n);
+    // COPY fills new home pages without zeroing them first.
+    const std::uint64_t copied = copy_in(home + bytes(done), va + bytes(done), n, /*writable=*/true);
+    for (std::uint64_t i = copied; i < n; ++i) copy_pages(home + bytes(done + i), va + bytes(done + i), 1);
     drop(va + bytes(done), n);
     done += n;
   }
