@@ -176,7 +176,7 @@ inline void MapPmaps::clear_modify(FrameNumber frame) {
 
 class MapPhys final : public PhysicalMemory {
  public:
-  explicit MapPhys(std::uint32_t frames) : frames_(frames), bytes_(frames * kPageSize) {}
+  explicit MapPhys(std::uint32_t frames) : frames_(frames), words_(frames * kPageSize / sizeof(std::uint64_t)) {}
   PageCount frame_limit() const override { return PageCount{frames_}; }
   PageCount grow(PageCount, FunctionRef<void(FrameRun)> sink) override {
     {
@@ -189,13 +189,23 @@ class MapPhys final : public PhysicalMemory {
   }
   void retire(FrameRun) override {}
   void zero(FrameRun run) override { std::memset(at(run.first), 0, run.count.value() * kPageSize); }
-  void copy(FrameNumber from, FrameNumber to) override { std::memcpy(at(to), at(from), kPageSize); }
+  // Word by word, as a processor would see it: wired memory is copied at fork while its owner may write to it.
+  void copy(FrameNumber from, FrameNumber to) override {
+    for (std::uint64_t i = 0; i < kPageSize; i += sizeof(std::uint64_t)) {
+      word(at(to) + i).store(word(at(from) + i).load(std::memory_order_relaxed), std::memory_order_relaxed);
+    }
+  }
+  static std::atomic_ref<std::uint64_t> word(std::byte* p) {
+    return std::atomic_ref(*reinterpret_cast<std::uint64_t*>(p));
+  }
   void with_frames(FrameRun run, Access, FunctionRef<void(std::byte*)> use) override { use(at(run.first)); }
-  std::byte* at(FrameNumber frame) { return bytes_.data() + frame.value() * kPageSize; }
+  std::byte* at(FrameNumber frame) {
+    return reinterpret_cast<std::byte*>(words_.data()) + frame.value() * kPageSize;
+  }
 
  private:
   std::uint32_t frames_;
-  std::vector<std::byte> bytes_;
+  std::vector<std::uint64_t> words_;
   std::mutex mutex_;
   bool granted_ = false;
 };
@@ -238,7 +248,7 @@ class MapSwap final : public Pager {
       (*store(h))[first.value() + i] = std::move(copy);
       verdicts[i] = PagerReturn::kOk;
     }
-    h.pages = store(h)->size();
+    settle(h);
   }
   void forget(PagerHandle& h, PageIndex first, PageCount count) override {
     std::lock_guard guard(mutex_);
@@ -280,7 +290,9 @@ class MapSwap final : public Pager {
       delete store(h);
       h.root = nullptr;
     }
-    h.pages = h.root == nullptr ? 0 : store(h)->size();
+    // A hint that the engine reads without a lock.
+    const std::uint64_t pages = h.root == nullptr ? 0 : store(h)->size();
+    std::atomic_ref(h.pages).store(pages, std::memory_order_relaxed);
   }
   static void move(PagerHandle& from, PageIndex first, PageCount count, PagerHandle& to) {
     if (from.root == nullptr) return;
@@ -331,9 +343,9 @@ class MapMachine {
         std::lock_guard guard(pmaps.mutex_);
         FrameNumber frame;
         if (static_cast<MapPmap&>(map.pmap()).access(VirtAddr{address}, how, &frame)) {
-          std::byte* word = phys.at(frame) + (address & kPageMask);
-          std::memcpy(how == Access::kWrite ? static_cast<void*>(word) : value,
-                      how == Access::kWrite ? static_cast<void*>(value) : word, sizeof *value);
+          const auto word = MapPhys::word(phys.at(frame) + (address & kPageMask & ~std::uint64_t{7}));
+          if (how == Access::kWrite) word.store(*value, std::memory_order_relaxed);
+          if (how == Access::kRead) *value = word.load(std::memory_order_relaxed);
           return FaultResult::kResolved;
         }
       }

@@ -119,8 +119,8 @@ void stress(std::uint32_t frames, std::uint64_t threads, int steps) {
   }
 }
 
-TEST(VmMapStress, ManyThreadsPlentyOfMemory) { stress(1024, 4, 300); }
-TEST(VmMapStress, ManyThreadsLittleMemory) { stress(160, 4, 300); }
+TEST(VmMapStress, ManyThreadsPlentyOfMemory) { stress(1024, 4, 2000); }
+TEST(VmMapStress, ManyThreadsLittleMemory) { stress(160, 4, 2000); }
 
 }  // namespace
 }  // namespace enchilada
