@@ -116,6 +116,12 @@ int dispatch(int argc, char** argv) {
   app.add_subcommand("doctor", "What this machine offers, what will be used, and what to change");
   std::vector<std::string> words(argv + 1, argv + argc);
   if (words.empty()) throw UserError("which command? enchilada run or enchilada doctor; enchilada --help says more");
+  if (!words.front().starts_with("-") && words.front() != "run" && words.front() != "doctor") {
+    throw UserError(fmt::format("{}: no such command; enchilada --help lists them", words.front()));
+  }
+  if (words.front().starts_with("-") && app.get_option_no_throw(words.front()) == nullptr) {
+    throw UserError(fmt::format("unknown option {}", words.front()));
+  }
   if (words.front() == "run") arguments.run.command = split_command(&words, *app.get_subcommand("run"));
   std::reverse(words.begin(), words.end());  // CLI11 takes them from the back
   try {

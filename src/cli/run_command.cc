@@ -72,18 +72,29 @@ std::vector<OpenedSwap> open_all(const RunOptions& options) {
 
 void put_settings(const RunOptions& options, TreeConfig* config) {
   std::string all;
-  for (const std::string& setting : options.settings) {
-    check_setting(setting);
-    all += setting + "\n";
-  }
+  for (const std::string& setting : options.settings) all += setting + "\n";
   if (all.size() >= config->settings.size()) throw UserError("--set: too many settings");
   std::memcpy(config->settings.data(), all.data(), all.size());
+}
+
+TransportChoice chosen_transport(const RunOptions& options) {
+  TransportChoice choice = TransportChoice::kAutomatic;
+  for (const std::string& setting : options.settings) {
+    if (setting == "transport=auto") choice = TransportChoice::kAutomatic;
+    if (setting == "transport=move") choice = TransportChoice::kMove;
+    if (setting == "transport=copy") choice = TransportChoice::kCopy;
+  }
+  if (options.force_copy) choice = TransportChoice::kCopy;
+  if (choice == TransportChoice::kMove && !host_can_move()) {
+    throw UserError("--set transport=move: this kernel has no UFFDIO_MOVE (Linux 6.8); leave it to 'auto'");
+  }
+  return choice;
 }
 
 TreeConfig make_config(const RunOptions& options, std::uint64_t frames, const std::vector<OpenedSwap>& swap) {
   TreeConfig config;
   config.ram_frames = frames;
-  config.transport = options.force_copy ? TransportChoice::kCopy : TransportChoice::kAutomatic;
+  config.transport = chosen_transport(options);
   config.verbose = options.verbose ? 1 : 0;
   config.swap_file_count = static_cast<std::uint32_t>(swap.size());
   for (std::size_t i = 0; i < swap.size(); ++i) {
@@ -116,6 +127,8 @@ RunReport make_report(const RunOptions& options, const ProcessTree& tree, const 
   report.signal = end.signal;
   report.seconds = seconds;
   for (const OpenedSwap& s : swap) report.swap_files.push_back(s.place);
+  const bool copies = tree.config().transport == TransportChoice::kCopy || !host_can_move();
+  report.transport = copies ? "copy" : "move";
   gather(tree, space, &report);
   return report;
 }
@@ -152,11 +165,18 @@ void tell(const RunOptions& options, const RunReport& report, int stats) {
 
 int run_command(const RunOptions& options) {
   const std::uint64_t frames = chosen_ram(options);
+  for (const std::string& setting : options.settings) check_setting(setting);
   const ProgramInfo program = check_program(options.command.front());
   const std::string library = preload_library();
   require_usable_host();
   const std::vector<OpenedSwap> swap = open_all(options);
   const TreeConfig config = make_config(options, frames, swap);
+  for (const OpenedSwap& s : swap) {
+    if (!s.direct && !options.quiet) {
+      write_all(STDERR_FILENO, fmt::format("enchilada: note: no direct I/O in {}: the page cache holds a second copy of "
+                                           "what is swapped out\n", s.place));
+    }
+  }
   const OwnedDescriptor stats = open_stats(options.stats_file);
   ProcessTree tree;
   const TreeStatus made = tree.create(config, -1);

@@ -13,9 +13,7 @@
 #include <string_view>
 
 #include "cli/user_error.h"
-#if __has_include("pmap/host/host_features.h")
 #include "pmap/host/host_features.h"
-#endif
 
 namespace enchilada::cli {
 namespace {
@@ -97,10 +95,10 @@ std::string preload_library() {
 }
 
 void require_usable_host() {
-#if __has_include("pmap/host/host_features.h")
   const HostFeatures features = probe_host_features();
   if (!features.usable()) throw UserError(features.reason);
-#endif
 }
+
+bool host_can_move() { return probe_host_features().move; }
 
 }  // namespace enchilada::cli

@@ -14,6 +14,8 @@ std::uint64_t cgroup_limit();
 std::string preload_library();
 /// Throws UserError with the setting to change when this kernel or container cannot serve us.
 void require_usable_host();
+/// UFFDIO_MOVE works here.
+bool host_can_move();
 /// First line of a small file, empty when it cannot be read.
 std::string first_line(const std::string& path);
 

@@ -13,18 +13,6 @@ std::uint64_t bytes_in_memory(int descriptor) {
   return fstat(descriptor, &st) == 0 ? static_cast<std::uint64_t>(st.st_blocks) * 512 : 0;
 }
 
-std::string transport_name(TransportChoice choice) {
-  switch (choice) {
-    case TransportChoice::kAutomatic:
-      return "automatic";
-    case TransportChoice::kMove:
-      return "move";
-    case TransportChoice::kCopy:
-      return "copy";
-  }
-  return "unknown";
-}
-
 }  // namespace
 
 void gather(const ProcessTree& tree, const SwapSpace& swap, RunReport* report) {
@@ -45,7 +33,6 @@ void gather(const ProcessTree& tree, const SwapSpace& swap, RunReport* report) {
   report->swap_used_bytes = swap.used().value() * kPageSize;
   report->swap_peak_bytes = swap.peak().value() * kPageSize;
   report->segment_bytes = bytes_in_memory(header.segment_descriptor);
-  report->transport = transport_name(config.transport);
 }
 
 }  // namespace enchilada::cli

@@ -1,0 +1,2 @@
+/* A preload library that does nothing: the command is tested without the runtime. */
+int enchilada_idle_preload;
