@@ -208,6 +208,8 @@ bool VmObjectZone::rename_page(VmObject& from, Page& page, VmObject& to, PageInd
   from.pages.remove(nodes_, page.pindex);
   if (from.copies() != 0) system_.swap().forget(from.swap, page.pindex, PageCount{1});
   page.set_dirty(true);
+  // It has lost its copy in the store, so it may not wait among those that are freed without a look.
+  if (page.queue() == PageQueue::kCache) system_.queues().move(frame, PageQueue::kInactive);
   page.object = &to;
   page.pindex = index;
   return true;
