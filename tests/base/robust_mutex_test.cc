@@ -28,7 +28,8 @@ struct Shared {
 class RobustMutexTest : public testing::Test {
  protected:
   RobustMutexTest()
-      : shared_(new(mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0)) Shared{}) {}
+      : shared_(new (mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0))
+                    Shared{}) {}
   ~RobustMutexTest() override { munmap(shared_, sizeof(Shared)); }
 
   RobustMutex::Outcome lock(std::uint32_t self) NO_THREAD_SAFETY_ANALYSIS {
