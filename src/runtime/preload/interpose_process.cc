@@ -394,6 +394,15 @@ ENCHILADA_EXPORT pid_t _Fork() noexcept {
   return static_cast<pid_t>(announced([] { return long{next_raw_fork()}; }));
 }
 
+// vfork.S
+__attribute__((visibility("hidden"))) void enchilada_before_vfork() {
+  live().start();
+  if (live().ready()) start_helper_thread();
+}
+__attribute__((visibility("hidden"))) int enchilada_vfork_failed(long answer) {
+  return static_cast<int>(with_errno(answer));
+}
+
 ENCHILADA_EXPORT int clone(int (*function)(void*), void* stack, int flags, void* argument, ...) noexcept {
   va_list more;
   va_start(more, argument);
