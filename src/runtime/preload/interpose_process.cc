@@ -1,6 +1,7 @@
 // Threads, processes and descriptors by symbol, and the constructor.
 #include <errno.h>
 #include <fcntl.h>
+#include <locale.h>
 #include <pthread.h>
 #include <sched.h>
 #include <spawn.h>
@@ -500,6 +501,23 @@ ENCHILADA_EXPORT int posix_spawn_file_actions_addclosefrom_np(posix_spawn_file_a
   static Next<int(posix_spawn_file_actions_t*, int)> next("posix_spawn_file_actions_addclosefrom_np");
   const ResidentMalloc resident;
   return next(actions, fd);
+}
+
+// A new thread reads the locale's tables (__ctype_init) before libc has unblocked its signals: they must be there.
+ENCHILADA_EXPORT char* setlocale(int category, const char* locale) noexcept {
+  static Next<char*(int, const char*)> next("setlocale");
+  const ResidentMalloc resident;
+  return next(category, locale);
+}
+ENCHILADA_EXPORT locale_t newlocale(int mask, const char* locale, locale_t base) noexcept {
+  static Next<locale_t(int, const char*, locale_t)> next("newlocale");
+  const ResidentMalloc resident;
+  return next(mask, locale, base);
+}
+ENCHILADA_EXPORT locale_t duplocale(locale_t locale) noexcept {
+  static Next<locale_t(locale_t)> next("duplocale");
+  const ResidentMalloc resident;
+  return next(locale);
 }
 
 ENCHILADA_EXPORT int system(const char* command) {
