@@ -62,6 +62,7 @@ struct VmMap::Impl {
 
   // --- vm_map_protect.cc: protect, inherit
   KernReturn protect(VirtRange range, Prot prot);
+  bool protect_by_shift(VirtRange range, Prot prot) REQUIRES(lock);
   KernReturn check_protect(VirtRange range, Prot prot, bool* changes) REQUIRES(lock);
   /// Wired entries that became writable while they await a copy: the copy is made and wired now.
   void copy_wired_writable(VirtRange range) REQUIRES(lock);
@@ -129,6 +130,7 @@ struct VmMap::Impl {
   std::uint32_t in_transition = 0;                 // guarded by lock: entries marked so
   std::atomic<std::uint32_t> transition_event{0};  // moves when a mark goes; waiters sleep on it
   std::atomic<std::uint32_t> deferred{0};          // Writers that are dropping references after their unlock
+  std::atomic<std::uint32_t> fork_waits{0};        // a process fork sleeps on `deferred`
 };
 
 /// Holds the map exclusively; see the top of this file.

@@ -17,6 +17,35 @@ KernReturn VmMap::Impl::check_protect(VirtRange range, Prot prot, bool* changes)
   return KernReturn::kSuccess;
 }
 
+// Page after page in one direction is the common pattern (loaders, collectors): each call takes a piece off one end of
+// an entry that becomes like the neighbour there. Then only the boundary between the two moves: no clip, no merge.
+bool VmMap::Impl::protect_by_shift(VirtRange range, Prot prot) {
+  MapEntry* const e = entries.first_ending_after(range.start);
+  if (e->kind != EntryKind::kObject || e->wired_count != 0 || range.start < e->start || range.end > e->end) return false;
+  const bool at_start = range.start == e->start && range.end < e->end;
+  const bool at_end = range.end == e->end && range.start > e->start;
+  MapEntry* const neighbour = at_start ? e->prev : e->next;
+  if (!(at_start || at_end) || neighbour == entries.header()) return false;
+  MapEntry piece = *e;
+  piece.start = range.start;
+  piece.end = range.end;
+  piece.offset = e->object == nullptr ? e->offset : e->index_of(range.start);
+  piece.prot = prot;
+  if (!(at_start ? mergeable(*neighbour, piece) : mergeable(piece, *neighbour))) return false;
+  if (e->object != nullptr && without(e->prot, prot) != Prot::kNone) pmap->protect(range, pmap_prot(prot));
+  // Both boundaries directly: there is no gap between the two before or after.
+  if (at_start) {
+    if (e->object != nullptr) e->offset = e->index_of(range.end);
+    e->start = range.end;
+    neighbour->end = range.end;
+  } else {
+    e->end = range.start;
+    neighbour->start = range.start;
+    neighbour->offset = piece.offset;
+  }
+  return true;
+}
+
 KernReturn VmMap::Impl::protect(VirtRange range, Prot prot) {
   if (const KernReturn bad = check_range(range); bad != KernReturn::kSuccess) return bad;
   if (!allows(Prot::kAll, prot)) return KernReturn::kInvalidArgument;
@@ -25,6 +54,7 @@ KernReturn VmMap::Impl::protect(VirtRange range, Prot prot) {
   bool changes = false;
   const KernReturn verdict = check_protect(range, prot, &changes);
   if (verdict != KernReturn::kSuccess || !changes) return verdict;
+  if (protect_by_shift(range, prot)) return KernReturn::kSuccess;
   if (!clip(range, writer)) return KernReturn::kResourceShortage;
   {
     RangeRuns reduced([&](VirtRange run) { pmap->protect(run, pmap_prot(prot)); });

@@ -24,11 +24,18 @@
 
 namespace enchilada::test {
 
-/// ENCHILADA_SEED replays one seed; else `quick` seeds from 1.
+/// ENCHILADA_SEED replays one seed; ENCHILADA_SEEDS=a-b walks those; else `quick` seeds from 1.
 inline std::vector<std::uint64_t> seeds(std::uint64_t quick) {
   std::vector<std::uint64_t> all;
   if (const char* one = std::getenv("ENCHILADA_SEED")) return {std::strtoull(one, nullptr, 0)};
-  for (std::uint64_t i = 1; i <= quick; ++i) all.push_back(i);
+  std::uint64_t first = 1;
+  std::uint64_t last = quick;
+  if (const char* range = std::getenv("ENCHILADA_SEEDS")) {
+    char* rest = nullptr;
+    first = last = std::strtoull(range, &rest, 0);
+    if (*rest == '-') last = std::strtoull(rest + 1, nullptr, 0);
+  }
+  for (std::uint64_t i = first; i <= last; ++i) all.push_back(i);
   return all;
 }
 
