@@ -1,5 +1,5 @@
-// What the host machine's primitives cost a page: enter and remove_all of runs, both transports, alone and with another
-// thread running in the process (each revocation then shoots down its TLB; DESIGN.md §6).
+// What the host machine's primitives cost a page: enter and remove_all of runs, both transports, alone and
+// with another thread running in the process (each revocation then shoots down its TLB; DESIGN.md §6).
 // Arguments: transport (1 move, 2 copy), pages of a run, other threads running.
 #include <benchmark/benchmark.h>
 #include <sys/mman.h>
@@ -18,7 +18,8 @@ class Rig {
  public:
   static constexpr std::uint32_t kFrames = 8192;
   Rig(HostTransport transport, bool with_pins)
-      : budget(PageCount{kFrames} + PageCount{HostMachine::kCopySlack}), pins(with_pins ? PinSet::create() : nullptr) {
+      : budget(PageCount{kFrames} + PageCount{HostMachine::kCopySlack}),
+        pins(with_pins ? PinSet::create() : nullptr) {
     HostConfig config;
     config.frame_limit = PageCount{kFrames};
     config.transport = transport;
@@ -93,18 +94,20 @@ void measure(benchmark::State& state, Rig& rig, Timed timed, Untimed untimed, bo
 void enter_writable(benchmark::State& state) {
   Rig rig(static_cast<HostTransport>(state.range(0)), true);
   measure(
-      state, rig, [&](auto at, auto n) { rig.enter(at, n); }, [&](auto at, auto n) { rig.leave(at, n); }, true);
+      state, rig, [&](auto at, auto n) { rig.enter(at, n); }, [&](auto at, auto n) { rig.leave(at, n); },
+      true);
 }
 void enter_read_only(benchmark::State& state) {
   Rig rig(static_cast<HostTransport>(state.range(0)), true);
   measure(
-      state, rig, [&](auto at, auto n) { rig.enter(at, n, Prot::kRead); }, [&](auto at, auto n) { rig.leave(at, n); },
-      true);
+      state, rig, [&](auto at, auto n) { rig.enter(at, n, Prot::kRead); },
+      [&](auto at, auto n) { rig.leave(at, n); }, true);
 }
 void remove_all(benchmark::State& state) {
   Rig rig(static_cast<HostTransport>(state.range(0)), true);
   measure(
-      state, rig, [&](auto at, auto n) { rig.leave(at, n); }, [&](auto at, auto n) { rig.enter(at, n); }, false);
+      state, rig, [&](auto at, auto n) { rig.leave(at, n); }, [&](auto at, auto n) { rig.enter(at, n); },
+      false);
 }
 void protect(benchmark::State& state) {
   Rig rig(static_cast<HostTransport>(state.range(0)), true);
@@ -142,7 +145,11 @@ void enter_fresh(benchmark::State& state) {
 void zero_home(benchmark::State& state) {
   Rig rig(static_cast<HostTransport>(state.range(0)), true);
   measure(
-      state, rig, [&](auto at, auto n) { rig.machine->zero({FrameNumber{at}, PageCount{n}}); }, [](auto, auto) {}, true);
+      state, rig,
+      [&](auto at, auto n) {
+        rig.machine->zero({FrameNumber{at}, PageCount{n}});
+      },
+      [](auto, auto) {}, true);
 }
 
 void shapes(benchmark::internal::Benchmark* b) {

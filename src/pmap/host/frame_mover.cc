@@ -1,5 +1,5 @@
-// FrameMover: the kernel calls of both transports and what to do when they refuse.
-// Keeps the invariants of frame_mover.h; the numbers of rules are those of live-runtime.md.
+// FrameMover: the kernel calls of both transports and what to do when they refuse. Keeps the invariants of
+// frame_mover.h; the numbers of rules are those of live-runtime.md.
 #include "pmap/host/frame_mover.h"
 
 #include <errno.h>
@@ -21,13 +21,19 @@ namespace {
 
 constexpr std::uint64_t kPresent = std::uint64_t{1} << 63;  // pagemap: in memory
 constexpr std::uint64_t kSwapped = std::uint64_t{1} << 62;  // pagemap: in the kernel's swap
-constexpr unsigned kBusyTries = 64;                         // yields before a page held for I/O counts as pinned
+constexpr unsigned kBusyTries = 64;  // yields before a page held for I/O counts as pinned
 
-constexpr std::uint64_t bytes(std::uint64_t pages) { return pages << kPageShift; }
+constexpr std::uint64_t bytes(std::uint64_t pages) {
+  return pages << kPageShift;
+}
 
-long as_arg(const void* p) { return reinterpret_cast<long>(p); }
+long as_arg(const void* p) {
+  return reinterpret_cast<long>(p);
+}
 
-void yield() { raw_syscall(SYS_sched_yield); }
+void yield() {
+  raw_syscall(SYS_sched_yield);
+}
 
 long direct_syscall(long nr, long a, long b, long c, long d, long e, long f) {
   return raw_syscall(nr, a, b, c, d, e, f);
@@ -48,7 +54,8 @@ void bump(std::atomic<std::uint64_t>& counter, std::uint64_t by = 1) {
 
 }  // namespace
 
-/// Room for up to `wanted` pages (at least one) to exist twice; waits for it. Keeps the bound on memory hard.
+/// Room for up to `wanted` pages (at least one) to exist twice; waits for it. Keeps the bound on memory
+/// hard.
 class FrameMover::Slack {
  public:
   Slack(FrameMover& mover, std::uint64_t wanted) : mover_(mover) {
@@ -93,14 +100,14 @@ long FrameMover::open(int lowest) noexcept {
   if (use_move_) api.features |= uffd::kFeatureMove;
   long result = raw_syscall(SYS_ioctl, fd_, uffd::kIoctlApi, as_arg(&api));
   if (result == 0) result = register_range(window_, uffd::kRegisterMissing | uffd::kRegisterWp);
-  // The pool is not MISSING-registered, so that the kernel zero-fills a home slot when the engine touches it.
+  // The pool is not MISSING-registered, so that the kernel zero-fills a home slot when the engine touches
+  // it.
   if (result == 0) result = register_range(pool_, uffd::kRegisterWp);
   if (result < 0) {
     close();
     return result;
   }
-  const long pagemap =
-      raw_syscall(SYS_openat, AT_FDCWD, as_arg("/proc/self/pagemap"), O_RDONLY | O_CLOEXEC);
+  const long pagemap = raw_syscall(SYS_openat, AT_FDCWD, as_arg("/proc/self/pagemap"), O_RDONLY | O_CLOEXEC);
   pagemap_ = pagemap < 0 ? -1 : raise_descriptor(pagemap, lowest);
   return 0;
 }
@@ -113,7 +120,8 @@ void FrameMover::close() noexcept {
 
 long FrameMover::call_on(std::uint64_t address, long nr, std::uint64_t b, std::uint64_t c) const noexcept {
   const auto a1 = static_cast<long>(address), a2 = static_cast<long>(b), a3 = static_cast<long>(c);
-  return window_.contains(VirtAddr{address}) ? window_syscall_(nr, a1, a2, a3, 0, 0, 0) : raw_syscall(nr, a1, a2, a3);
+  return window_.contains(VirtAddr{address}) ? window_syscall_(nr, a1, a2, a3, 0, 0, 0)
+                                             : raw_syscall(nr, a1, a2, a3);
 }
 
 void FrameMover::drop(std::uint64_t at, std::uint64_t pages) noexcept {
@@ -123,7 +131,8 @@ void FrameMover::drop(std::uint64_t at, std::uint64_t pages) noexcept {
   CHECK(result == 0, at, static_cast<std::uint64_t>(-result));
 }
 
-// Presence. /proc may be missing in a container; mincore() then answers the same for memory that is not swapped out.
+// Presence. /proc may be missing in a container; mincore() then answers the same for memory that is not
+// swapped out.
 void FrameMover::read_presence(std::uint64_t at, std::uint64_t pages, bool* there) const noexcept {
   std::uint64_t entries[kMaxRun];
   const long want = static_cast<long>(pages * sizeof(std::uint64_t));
@@ -144,9 +153,10 @@ bool FrameMover::present(VirtAddr at) const noexcept {
   return there;
 }
 
-// Rule 2: after an error of MOVE only the page tables say what happened. Leading pages that are at dst and gone
-// from src have moved.
-std::uint64_t FrameMover::moved_prefix(std::uint64_t dst, std::uint64_t src, std::uint64_t pages) const noexcept {
+// Rule 2: after an error of MOVE only the page tables say what happened. Leading pages that are at dst and
+// gone from src have moved.
+std::uint64_t FrameMover::moved_prefix(std::uint64_t dst, std::uint64_t src,
+                                       std::uint64_t pages) const noexcept {
   bool at_dst[kMaxRun];
   bool at_src[kMaxRun];
   read_presence(dst, pages, at_dst);
@@ -188,11 +198,13 @@ std::uint64_t FrameMover::move(std::uint64_t dst, std::uint64_t src, std::uint64
   return done;
 }
 
-std::uint64_t FrameMover::copy_in(std::uint64_t va, std::uint64_t from, std::uint64_t pages, bool writable) noexcept {
+std::uint64_t FrameMover::copy_in(std::uint64_t va, std::uint64_t from, std::uint64_t pages,
+                                  bool writable) noexcept {
   std::uint64_t done = 0;
   unsigned dropped = 0;
   while (done < pages) {
-    uffd::Copy request{va + bytes(done), from + bytes(done), bytes(pages - done), writable ? 0 : uffd::kCopyWp, 0};
+    uffd::Copy request{va + bytes(done), from + bytes(done), bytes(pages - done),
+                       writable ? 0 : uffd::kCopyWp, 0};
     bump(counters_.copies);
     const long result = raw_syscall(SYS_ioctl, fd_, uffd::kIoctlCopy, as_arg(&request));
     if (result == 0) return pages;
@@ -214,7 +226,8 @@ std::uint64_t FrameMover::enter_zero(VirtAddr va, std::uint64_t pages, bool writ
   std::uint64_t done = 0;
   while (done < pages) {
     const std::uint64_t n = pages - done < kMaxRun ? pages - done : kMaxRun;
-    const std::uint64_t got = copy_in(va.value() + bytes(done), reinterpret_cast<std::uint64_t>(zeros_), n, writable);
+    const std::uint64_t got =
+        copy_in(va.value() + bytes(done), reinterpret_cast<std::uint64_t>(zeros_), n, writable);
     done += got;
     if (got < n) break;
   }
@@ -245,8 +258,8 @@ std::uint64_t FrameMover::enter(VirtAddr va, VirtAddr home, std::uint64_t pages,
     done += moved;
     if (error == 0) continue;
     const std::uint64_t at = va.value() + bytes(done);
-    // ENOENT: home has no memory, so it reads as zeros. Anything else (EBUSY: held for I/O; EINVAL: unlike VMAs,
-    // rule 9): copy this one page and go on moving.
+    // ENOENT: home has no memory, so it reads as zeros. Anything else (EBUSY: held for I/O; EINVAL: unlike
+    // VMAs, rule 9): copy this one page and go on moving.
     const std::uint64_t got = error == -ENOENT ? enter_zero(VirtAddr{at}, 1, true)
                                                : enter_by_copy(at, home.value() + bytes(done), 1, true);
     bump(counters_.fallbacks);
@@ -256,8 +269,10 @@ std::uint64_t FrameMover::enter(VirtAddr va, VirtAddr home, std::uint64_t pages,
   return done;
 }
 
-// Write protection first: racing writers fault and wait for the busy page, so what is copied is final (rule 1).
-void FrameMover::leave_by_copy(std::uint64_t va, std::uint64_t home, std::uint64_t pages, bool writable) noexcept {
+// Write protection first: racing writers fault and wait for the busy page, so what is copied is final (rule
+// 1).
+void FrameMover::leave_by_copy(std::uint64_t va, std::uint64_t home, std::uint64_t pages,
+                               bool writable) noexcept {
   std::uint64_t done = 0;
   while (done < pages) {
     const Slack room(*this, pages - done < kCopyRun ? pages - done : kCopyRun);
@@ -288,8 +303,8 @@ std::uint64_t FrameMover::leave(VirtAddr va, VirtAddr home, std::uint64_t pages,
   unsigned tries = 0;
   while (done < pages) {
     long error = 0;
-    const std::uint64_t moved =
-        move(home.value() + bytes(done), va.value() + bytes(done), pages - done, /*may_touch=*/writable, error);
+    const std::uint64_t moved = move(home.value() + bytes(done), va.value() + bytes(done), pages - done,
+                                     /*may_touch=*/writable, error);
     done += moved;
     if (moved > 0) tries = 0;
     if (error == 0) continue;
@@ -297,7 +312,8 @@ std::uint64_t FrameMover::leave(VirtAddr va, VirtAddr home, std::uint64_t pages,
       ++done;
       continue;
     }
-    if (error == -EBUSY && writable && tries++ < kBusyTries) {  // the kernel holds it for I/O; usually not for long
+    if (error == -EBUSY && writable &&
+        tries++ < kBusyTries) {  // the kernel holds it for I/O; usually not for long
       yield();
       continue;
     }
@@ -313,11 +329,14 @@ void FrameMover::set_writable(VirtAddr va, std::uint64_t pages, bool writable) n
   uffd::WriteProtect request{{va.value(), bytes(pages)}, writable ? 0 : uffd::kWriteProtectOn};
   bump(counters_.protects);
   long result = 0;
-  while ((result = raw_syscall(SYS_ioctl, fd_, uffd::kIoctlWriteProtect, as_arg(&request))) == -EAGAIN) yield();
+  while ((result = raw_syscall(SYS_ioctl, fd_, uffd::kIoctlWriteProtect, as_arg(&request))) == -EAGAIN)
+    yield();
   CHECK(result == 0, va.value(), static_cast<std::uint64_t>(-result));
 }
 
-void FrameMover::drop_home(VirtAddr home, std::uint64_t pages) noexcept { drop(home.value(), pages); }
+void FrameMover::drop_home(VirtAddr home, std::uint64_t pages) noexcept {
+  drop(home.value(), pages);
+}
 
 void FrameMover::populate_home(VirtAddr home, std::uint64_t pages) noexcept {
   if (pages > 1 && call_on(home.value(), SYS_madvise, bytes(pages), MADV_POPULATE_WRITE) == 0) return;
@@ -325,7 +344,8 @@ void FrameMover::populate_home(VirtAddr home, std::uint64_t pages) noexcept {
 }
 
 void FrameMover::advise(VirtRange range, int advice) noexcept {
-  const long result = call_on(range.start.value(), SYS_madvise, range.size().value(), static_cast<unsigned>(advice));
+  const long result =
+      call_on(range.start.value(), SYS_madvise, range.size().value(), static_cast<unsigned>(advice));
   CHECK(result == 0, range.start.value(), static_cast<std::uint64_t>(-result));
 }
 
@@ -345,7 +365,8 @@ void FrameMover::forbid_access() noexcept {
 }
 
 void FrameMover::allow_access() noexcept {
-  const long result = call_on(window_.start.value(), SYS_mprotect, window_.size().value(), PROT_READ | PROT_WRITE);
+  const long result =
+      call_on(window_.start.value(), SYS_mprotect, window_.size().value(), PROT_READ | PROT_WRITE);
   CHECK(result == 0, static_cast<std::uint64_t>(-result));
 }
 

@@ -1,10 +1,10 @@
-// FrameMover: gets the bytes of a run of pages into the window and back, by MOVE or by COPY. It knows addresses and
-// the kernel, and nothing of frames' states.
+// FrameMover: gets the bytes of a run of pages into the window and back, by MOVE or by COPY. It knows
+// addresses and the kernel, and nothing of frames' states.
 //
-// Invariants: the caller holds the slots of the window pages and (entering) the busy of the frames, so nobody else
-// fills or empties these pages; the program's own reads and writes are the only races. Bytes are never in a place
-// that the caller is not told about: after any error of MOVE the pagemap decides (rule 2). Never "MOVE, then protect"
-// and never "protect an absent page" (DESIGN.md §6, rule 13).
+// Invariants: the caller holds the slots of the window pages and (entering) the busy of the frames, so
+// nobody else fills or empties these pages; the program's own reads and writes are the only races. Bytes
+// are never in a place that the caller is not told about: after any error of MOVE the pagemap decides (rule
+// 2). Never "MOVE, then protect" and never "protect an absent page" (DESIGN.md §6, rule 13).
 #pragma once
 
 #include <atomic>
@@ -23,40 +23,43 @@ struct MoverStats {
   std::uint64_t copies = 0;
   std::uint64_t protects = 0;
   std::uint64_t drops = 0;
-  std::uint64_t reconciled = 0;   // MOVE errors that the pagemap had to decide
-  std::uint64_t unshared = 0;     // pages made exclusive after a fork
-  std::uint64_t fallbacks = 0;    // pages copied because MOVE would not
+  std::uint64_t reconciled = 0;  // MOVE errors that the pagemap had to decide
+  std::uint64_t unshared = 0;    // pages made exclusive after a fork
+  std::uint64_t fallbacks = 0;   // pages copied because MOVE would not
 };
 
 class FrameMover {
  public:
-  static constexpr std::uint64_t kMaxRun = 128;   // pages of one call
-  static constexpr std::uint64_t kCopyRun = 16;   // pages that exist twice in one call
+  static constexpr std::uint64_t kMaxRun = 128;  // pages of one call
+  static constexpr std::uint64_t kCopyRun = 16;  // pages that exist twice in one call
 
   struct Setup {
     VirtRange window;
     VirtRange pool;
-    const std::byte* zeros;      // kMaxRun pages, readable, never written
+    const std::byte* zeros;  // kMaxRun pages, readable, never written
     bool use_move;
-    std::uint64_t copy_slack;    // pages that may exist twice, all threads together
+    std::uint64_t copy_slack;  // pages that may exist twice, all threads together
     WindowSyscall window_syscall;
   };
   explicit FrameMover(const Setup& setup);
   FrameMover(const FrameMover&) = delete;
   FrameMover& operator=(const FrameMover&) = delete;
 
-  /// Opens descriptors (>= lowest) and registers both mappings: 0 or -errno. Also in a forked child, after close().
+  /// Opens descriptors (>= lowest) and registers both mappings: 0 or -errno. Also in a forked child, after
+  /// close().
   [[nodiscard]] long open(int lowest) noexcept;
-  /// Lets go of the descriptors without using them (in a forked child they still act on the parent, rule 3).
+  /// Lets go of the descriptors without using them (in a forked child they still act on the parent, rule
+  /// 3).
   void close() noexcept;
 
   /// Home -> window. Returns how many of the leading pages are there now (the rest are still home).
   [[nodiscard]] std::uint64_t enter(VirtAddr va, VirtAddr home, std::uint64_t pages, bool writable) noexcept;
   /// Fresh zero pages into the window; the home slots stay empty. Returns how many.
   [[nodiscard]] std::uint64_t enter_zero(VirtAddr va, std::uint64_t pages, bool writable) noexcept;
-  /// Window -> home, whatever it takes: after it all pages are home. With `patient` false it gives up on pages that
-  /// the kernel holds for I/O and returns how many leading pages are home.
-  std::uint64_t leave(VirtAddr va, VirtAddr home, std::uint64_t pages, bool writable, bool patient = true) noexcept;
+  /// Window -> home, whatever it takes: after it all pages are home. With `patient` false it gives up on
+  /// pages that the kernel holds for I/O and returns how many leading pages are home.
+  std::uint64_t leave(VirtAddr va, VirtAddr home, std::uint64_t pages, bool writable,
+                      bool patient = true) noexcept;
   /// Changes write protection of pages that are all present.
   void set_writable(VirtAddr va, std::uint64_t pages, bool writable) noexcept;
   /// Drops the memory of home slots.
@@ -83,15 +86,17 @@ class FrameMover {
 
  private:
   struct Counters {
-    std::atomic<std::uint64_t> moves{0}, copies{0}, protects{0}, drops{0}, reconciled{0}, unshared{0}, fallbacks{0};
+    std::atomic<std::uint64_t> moves{0}, copies{0}, protects{0}, drops{0}, reconciled{0}, unshared{0},
+        fallbacks{0};
   };
   class Slack;  // room for pages that exist twice
 
-  /// MOVE of as many leading pages as will; `error` says what stopped it (0: all moved). With `may_touch` the source
-  /// may be written to (nothing changes) to make it exclusive after a fork.
+  /// MOVE of as many leading pages as will; `error` says what stopped it (0: all moved). With `may_touch`
+  /// the source may be written to (nothing changes) to make it exclusive after a fork.
   [[nodiscard]] std::uint64_t move(std::uint64_t dst, std::uint64_t src, std::uint64_t pages, bool may_touch,
                                    long& error) noexcept;
-  [[nodiscard]] std::uint64_t moved_prefix(std::uint64_t dst, std::uint64_t src, std::uint64_t pages) const noexcept;
+  [[nodiscard]] std::uint64_t moved_prefix(std::uint64_t dst, std::uint64_t src,
+                                           std::uint64_t pages) const noexcept;
   [[nodiscard]] std::uint64_t copy_in(std::uint64_t va, std::uint64_t from, std::uint64_t pages,
                                       bool writable) noexcept;
   [[nodiscard]] std::uint64_t enter_by_copy(std::uint64_t va, std::uint64_t home, std::uint64_t pages,

@@ -1,7 +1,7 @@
 // FrameTable: where each frame's bytes are; 8 bytes a frame.
-// Invariants: an all-zero entry is an unpopulated frame; an entry says kMapped* at page p only while the window index
-// has this frame in slot p, and both change under slot p's lock. Entries of frames that are not mapped belong to the
-// holder of the frame's busy.
+// Invariants: an all-zero entry is an unpopulated frame; an entry says kMapped* at page p only while the
+// window index has this frame in slot p, and both change under slot p's lock. Entries of frames that are
+// not mapped belong to the holder of the frame's busy.
 #pragma once
 
 #include <atomic>

@@ -24,9 +24,11 @@ void set_text(char (&to)[N], const char* from) {
 const char* why_no_userfaultfd(long error) {
   switch (-error) {
     case ENOSYS:
-      return "userfaultfd(2) is missing: the kernel was built without CONFIG_USERFAULTFD, or a sandbox hides it";
+      return "userfaultfd(2) is missing: the kernel was built without CONFIG_USERFAULTFD, or a sandbox hides "
+             "it";
     case EPERM:
-      return "userfaultfd(2) is forbidden: a seccomp filter (container?) blocks it; allow it in the container's "
+      return "userfaultfd(2) is forbidden: a seccomp filter (container?) blocks it; allow it in the "
+             "container's "
              "profile (vm.unprivileged_userfaultfd need not be set for user-mode-only use)";
     case EINVAL:
       return "userfaultfd(2) does not know UFFD_USER_MODE_ONLY: the kernel is older than 5.11";

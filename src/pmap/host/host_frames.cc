@@ -10,7 +10,9 @@
 namespace enchilada {
 namespace {
 
-std::byte* as_bytes(VirtAddr at) { return reinterpret_cast<std::byte*>(at.value()); }
+std::byte* as_bytes(VirtAddr at) {
+  return reinterpret_cast<std::byte*>(at.value());
+}
 
 /// The first run of ungranted frames in a word of the granted bitmap: at most `most`, or none.
 struct BitRun {
@@ -21,7 +23,8 @@ BitRun first_clear_run(std::uint64_t word, std::uint64_t valid, std::uint64_t mo
   const std::uint64_t clear = ~word & valid;
   if (clear == 0) return {};
   BitRun run{static_cast<unsigned>(__builtin_ctzll(clear)), 0};
-  while (run.first + run.count < 64 && run.count < most && ((clear >> (run.first + run.count)) & 1) != 0) ++run.count;
+  while (run.first + run.count < 64 && run.count < most && ((clear >> (run.first + run.count)) & 1) != 0)
+    ++run.count;
   return run;
 }
 
@@ -31,7 +34,7 @@ constexpr std::uint64_t mask_of(BitRun run) {
 
 }  // namespace
 
-// --- granting -------------------------------------------------------------------------------------------------------
+// --- granting --------------------------------------------------------------------------------------------
 
 // Whole words (aligned runs of 64) first, lowest numbers first, then what is left of broken ones.
 PageCount HostMachine::grow(PageCount wanted, FunctionRef<void(FrameRun)> sink) {
@@ -46,7 +49,8 @@ PageCount HostMachine::grow(PageCount wanted, FunctionRef<void(FrameRun)> sink) 
         if (base < grant_hint_) base = grant_hint_;  // every word below is full
         if (base >= limit) break;
         std::atomic<std::uint64_t>& word = granted_[base / 64];
-        const std::uint64_t valid = limit - base >= 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << (limit - base)) - 1;
+        const std::uint64_t valid =
+            limit - base >= 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << (limit - base)) - 1;
         const std::uint64_t bits = word.load(std::memory_order_relaxed);
         if (bits == valid && base == grant_hint_) grant_hint_ += 64;
         if (!whole || (bits == 0 && left >= 64)) run = first_clear_run(bits, valid, left);
@@ -67,7 +71,8 @@ PageCount HostMachine::grow(PageCount wanted, FunctionRef<void(FrameRun)> sink) 
 
 void HostMachine::retire(FrameRun run) {
   if (run.count.value() == 0) return;
-  CHECK(run.first.value() + run.count.value() <= frames_.limit().value(), run.first.value(), run.count.value());
+  CHECK(run.first.value() + run.count.value() <= frames_.limit().value(), run.first.value(),
+        run.count.value());
   for (std::uint64_t i = 0; i < run.count.value(); ++i) bring_home(run.first + PageCount{i}, false);
   mover_.drop_home(home(run.first), run.count.value());
   for (std::uint64_t i = 0; i < run.count.value(); ++i) {
@@ -86,9 +91,10 @@ void HostMachine::retire(FrameRun run) {
   budget_->give_back(run.count);
 }
 
-// --- bytes ----------------------------------------------------------------------------------------------------------
+// --- bytes -----------------------------------------------------------------------------------------------
 
-/// One of the bounce buffers, for as long as this lives. Why bounce at all: see with_frames() in host_machine.h.
+/// One of the bounce buffers, for as long as this lives. Why bounce at all: see with_frames() in
+/// host_machine.h.
 class HostMachine::BounceHold {
  public:
   explicit BounceHold(HostMachine& machine) : machine_(machine) {
@@ -140,8 +146,8 @@ void HostMachine::zero(FrameRun run) {
   }
 }
 
-// The bytes of the run, wherever they are, into `to`. The slot of a mapped page is locked while it is read, so that
-// remove() cannot pull it away.
+// The bytes of the run, wherever they are, into `to`. The slot of a mapped page is locked while it is read,
+// so that remove() cannot pull it away.
 void HostMachine::gather(FrameRun run, std::byte* to) {
   const auto target = reinterpret_cast<std::uint64_t>(to);
   std::uint64_t i = 0;

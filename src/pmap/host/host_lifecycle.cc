@@ -1,5 +1,6 @@
-// HostMachine: creation, destruction, kernel fork, and the check of everything against the kernel's page tables.
-// Invariant kept here: a process that has not called after_fork_child() cannot touch managed memory (rule 3).
+// HostMachine: creation, destruction, kernel fork, and the check of everything against the kernel's page
+// tables. Invariant kept here: a process that has not called after_fork_child() cannot touch managed memory
+// (rule 3).
 #include <errno.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -22,7 +23,9 @@ namespace {
 constexpr std::uint64_t kAlign = 2u << 20;  // so that runs of order 9 stay possible
 constexpr std::uint64_t kMaxWindow = std::uint64_t{1} << 44;
 
-constexpr std::uint64_t round_up(std::uint64_t n, std::uint64_t to) { return (n + to - 1) / to * to; }
+constexpr std::uint64_t round_up(std::uint64_t n, std::uint64_t to) {
+  return (n + to - 1) / to * to;
+}
 
 long map_memory(std::uint64_t at, std::uint64_t size, int extra) {
   return raw_syscall(SYS_mmap, static_cast<long>(at), static_cast<long>(size), PROT_READ | PROT_WRITE,
@@ -44,21 +47,25 @@ std::optional<HostError> map_at(VirtRange range) {
   if (at == -EEXIST) return HostError::kAddressTaken;
   if (at < 0 && at > -4096) return HostError::kNoMemory;
   if (at != start) {
-    unmap({VirtAddr{static_cast<std::uint64_t>(at)}, VirtAddr{static_cast<std::uint64_t>(at)} + range.size()});
+    unmap(
+        {VirtAddr{static_cast<std::uint64_t>(at)}, VirtAddr{static_cast<std::uint64_t>(at)} + range.size()});
     return HostError::kAddressTaken;
   }
-  (void)advise(range.start.value(), range.size().value(), MADV_NOHUGEPAGE);  // EINVAL where THP is not built in
+  (void)advise(range.start.value(), range.size().value(),
+               MADV_NOHUGEPAGE);  // EINVAL where THP is not built in
   return std::nullopt;
 }
 
 bool valid(const HostConfig& c) {
   const std::uint64_t window = c.window.end.value() - c.window.start.value();
-  return c.budget != nullptr && !c.window.empty() && window <= kMaxWindow && c.window.start.value() % kAlign == 0 &&
-         window % kAlign == 0 && c.pool.value() % kAlign == 0 && c.frame_limit.value() > 0 &&
-         c.frame_limit.value() < WindowIndex::kLocked - 1;
+  return c.budget != nullptr && !c.window.empty() && window <= kMaxWindow &&
+         c.window.start.value() % kAlign == 0 && window % kAlign == 0 && c.pool.value() % kAlign == 0 &&
+         c.frame_limit.value() > 0 && c.frame_limit.value() < WindowIndex::kLocked - 1;
 }
 
-std::int32_t current_pid() { return static_cast<std::int32_t>(raw_syscall(SYS_getpid)); }
+std::int32_t current_pid() {
+  return static_cast<std::int32_t>(raw_syscall(SYS_getpid));
+}
 
 }  // namespace
 
@@ -87,7 +94,8 @@ struct HostMachine::Tables {
     for (const std::uint64_t part : sizes) size += round_up(part, kPageSize);
     const long at = map_memory(0, size, 0);
     if (at < 0 && at > -4096) return false;
-    (void)advise(static_cast<std::uint64_t>(at), size, MADV_NOHUGEPAGE);  // sparse tables, and the real zero page
+    (void)advise(static_cast<std::uint64_t>(at), size,
+                 MADV_NOHUGEPAGE);  // sparse tables, and the real zero page
     (void)advise(static_cast<std::uint64_t>(at), size, MADV_DONTDUMP);
     auto* next = reinterpret_cast<std::byte*>(at);
     std::byte* parts[7];
@@ -136,9 +144,9 @@ Result<HostMachine*, HostError> HostMachine::create(const HostConfig& config) no
   Tables tables;
   if (!tables.map(config)) return Unexpected{HostError::kNoMemory};
   const PageCount slack = config.budget->take(PageCount{kCopySlack});
-  Result<HostMachine*, HostError> result = slack.value() < kCopySlack
-                                               ? Result<HostMachine*, HostError>{Unexpected{HostError::kNoMemory}}
-                                               : start(config, tables, use_move);
+  Result<HostMachine*, HostError> result =
+      slack.value() < kCopySlack ? Result<HostMachine*, HostError>{Unexpected{HostError::kNoMemory}}
+                                 : start(config, tables, use_move);
   if (!result.ok()) {
     config.budget->give_back(slack);
     tables.unmap_all();
@@ -146,7 +154,8 @@ Result<HostMachine*, HostError> HostMachine::create(const HostConfig& config) no
   return result;
 }
 
-Result<HostMachine*, HostError> HostMachine::start(const HostConfig& config, const Tables& tables, bool use_move) {
+Result<HostMachine*, HostError> HostMachine::start(const HostConfig& config, const Tables& tables,
+                                                   bool use_move) {
   auto* machine = new (tables.self) HostMachine(config, tables, use_move);
   if (const auto error = map_at(machine->window_)) return Unexpected{*error};
   if (const auto error = map_at(machine->pool_)) {
@@ -159,7 +168,8 @@ Result<HostMachine*, HostError> HostMachine::start(const HostConfig& config, con
     return Unexpected{HostError::kNoUserfaultfd};
   }
   machine->mover_.forbid_fork();
-  // A core dump would walk the window page by page, for hours. The pool is dumped: what is home can be found there.
+  // A core dump would walk the window page by page, for hours. The pool is dumped: what is home can be
+  // found there.
   (void)advise(config.window.start.value(), config.window.size().value(), MADV_DONTDUMP);
   return machine;
 }
@@ -177,7 +187,7 @@ void HostMachine::destroy(HostMachine* machine) noexcept {
   unmap({self, self + size});
 }
 
-// --- fork -----------------------------------------------------------------------------------------------------------
+// --- fork ------------------------------------------------------------------------------------------------
 
 void HostMachine::prepare_fork(bool guard) noexcept {
   fork_pending_.store(true, std::memory_order_seq_cst);
@@ -192,7 +202,9 @@ void HostMachine::after_fork_parent() noexcept {
   fork_pending_.store(false, std::memory_order_seq_cst);
 }
 
-bool HostMachine::in_fresh_child() const noexcept { return owner_pid_.load(std::memory_order_relaxed) != current_pid(); }
+bool HostMachine::in_fresh_child() const noexcept {
+  return owner_pid_.load(std::memory_order_relaxed) != current_pid();
+}
 
 bool HostMachine::after_fork_child(unsigned survivor) noexcept {
   if (!in_fresh_child()) return true;
@@ -208,14 +220,15 @@ bool HostMachine::after_fork_child(unsigned survivor) noexcept {
   return true;
 }
 
-// The kernel drops userfaultfd write protection in the child (its VMA is not registered while page tables are copied),
-// so every read-only mapping has to be protected again before anybody can write there.
+// The kernel drops userfaultfd write protection in the child (its VMA is not registered while page tables
+// are copied), so every read-only mapping has to be protected again before anybody can write there.
 void HostMachine::protect_again_after_fork() {
   constexpr std::uint64_t kBlock = WindowIndex::kBlockPages;
   const std::uint64_t blocks = index_.pages() / kBlock;
   const auto read_only = [this](std::uint64_t page) {
     const std::uint32_t slot = index_.peek(page);
-    return slot != WindowIndex::kEmpty && frames_.load(WindowIndex::frame_of(slot)).place == FramePlace::kReadOnly;
+    return slot != WindowIndex::kEmpty &&
+           frames_.load(WindowIndex::frame_of(slot)).place == FramePlace::kReadOnly;
   };
   for (std::uint64_t b = index_.next_block(0, blocks); b < blocks; b = index_.next_block(b + 1, blocks)) {
     for (std::uint64_t page = b * kBlock; page < (b + 1) * kBlock;) {
@@ -227,7 +240,7 @@ void HostMachine::protect_again_after_fork() {
   }
 }
 
-// --- the check ------------------------------------------------------------------------------------------------------
+// --- the check -------------------------------------------------------------------------------------------
 
 bool HostMachine::check_consistency() const noexcept {
   for (std::uint32_t f = 0; f < frames_.limit().value(); ++f) {

@@ -1,5 +1,5 @@
-// HostMachine: mappings (Pmap, PmapSystem). Frames are in host_frames.cc, creation and fork in host_lifecycle.cc.
-// Locking and invariants: host_machine.h.
+// HostMachine: mappings (Pmap, PmapSystem). Frames are in host_frames.cc, creation and fork in
+// host_lifecycle.cc. Locking and invariants: host_machine.h.
 #include "pmap/host/host_machine.h"
 
 #include <sys/syscall.h>
@@ -9,7 +9,7 @@
 
 namespace enchilada {
 
-// --- HostPmap: a view of the window ---------------------------------------------------------------------------------
+// --- HostPmap: a view of the window ----------------------------------------------------------------------
 
 void HostPmap::widen(VirtRange range) {
   std::uint64_t low = lowest_.load(std::memory_order_relaxed);
@@ -24,8 +24,12 @@ PageCount HostPmap::enter(VirtAddr va, std::span<const FrameNumber> frames, Prot
   widen({va, va + to_bytes(PageCount{frames.size()})});
   return machine_.enter(va, frames, prot);
 }
-void HostPmap::remove(VirtRange range) { machine_.remove(range); }
-void HostPmap::protect(VirtRange range, Prot prot) { machine_.protect(range, prot); }
+void HostPmap::remove(VirtRange range) {
+  machine_.remove(range);
+}
+void HostPmap::protect(VirtRange range, Prot prot) {
+  machine_.protect(range, prot);
+}
 HostPmap::~HostPmap() {
   machine_.remove({VirtAddr{lowest_.load()}, VirtAddr{highest_.load()}});
   machine_.pmaps_taken_.fetch_and(~(std::uint64_t{1} << place_), std::memory_order_release);
@@ -36,17 +40,19 @@ std::unique_ptr<Pmap> HostMachine::create_pmap() {
     std::uint64_t taken = pmaps_taken_.load(std::memory_order_relaxed);
     CHECK(~taken != 0);
     const auto place = static_cast<unsigned>(__builtin_ctzll(~taken));
-    if (!pmaps_taken_.compare_exchange_weak(taken, taken | (std::uint64_t{1} << place), std::memory_order_acquire)) {
+    if (!pmaps_taken_.compare_exchange_weak(taken, taken | (std::uint64_t{1} << place),
+                                            std::memory_order_acquire)) {
       continue;
     }
     return std::unique_ptr<Pmap>(new (static_cast<void*>(pmap_places_[place])) HostPmap(*this, place));
   }
 }
 
-// --- Going home -----------------------------------------------------------------------------------------------------
+// --- Going home ------------------------------------------------------------------------------------------
 
-// The slots of [page, page + n) are locked by the caller and hold first, first + 1, ... Sends them home, run by run of
-// equal protection. With `refused` the kernel's own pins are respected and reported; without, everything goes.
+// The slots of [page, page + n) are locked by the caller and hold first, first + 1, ... Sends them home,
+// run by run of equal protection. With `refused` the kernel's own pins are respected and reported; without,
+// everything goes.
 void HostMachine::home_locked(std::uint64_t page, FrameNumber first, std::uint64_t n, bool* refused) {
   std::uint64_t i = 0;
   while (i < n) {
@@ -92,7 +98,7 @@ bool HostMachine::bring_home(FrameNumber frame, bool ask_pins) {
   }
 }
 
-// --- enter ----------------------------------------------------------------------------------------------------------
+// --- enter -----------------------------------------------------------------------------------------------
 
 PageCount HostMachine::enter(VirtAddr va, std::span<const FrameNumber> frames, Prot prot) {
   CHECK(page_aligned(va) && va >= window_.start && va < window_.end, va.value());
@@ -113,8 +119,8 @@ PageCount HostMachine::enter(VirtAddr va, std::span<const FrameNumber> frames, P
 }
 
 PageCount HostMachine::enter_chunk(std::uint64_t page, std::span<const FrameNumber> frames, bool writable) {
-  // Frames mapped elsewhere come home first, before any slot here is locked (lock order: one run at a time). They are
-  // busy, so nobody maps them again meanwhile.
+  // Frames mapped elsewhere come home first, before any slot here is locked (lock order: one run at a
+  // time). They are busy, so nobody maps them again meanwhile.
   std::size_t n = 0;
   for (; n < frames.size(); ++n) {
     DCHECK(frames[n].value() < frames_.limit().value(), frames[n].value());
@@ -123,7 +129,8 @@ PageCount HostMachine::enter_chunk(std::uint64_t page, std::span<const FrameNumb
     if (!bring_home(frames[n], /*ask_pins=*/true)) break;
     stolen_.fetch_add(1, std::memory_order_relaxed);
   }
-  if (n == 0) {  // a system call holds the frame at its other address: the access faults again until that is over
+  if (n ==
+      0) {  // a system call holds the frame at its other address: the access faults again until that is over
     raw_syscall(SYS_sched_yield);
     return PageCount{0};
   }
@@ -134,7 +141,8 @@ PageCount HostMachine::enter_chunk(std::uint64_t page, std::span<const FrameNumb
   return PageCount{done};
 }
 
-std::uint64_t HostMachine::enter_locked(std::uint64_t page, std::span<const FrameNumber> frames, bool writable) {
+std::uint64_t HostMachine::enter_locked(std::uint64_t page, std::span<const FrameNumber> frames,
+                                        bool writable) {
   index_.mark_block(page);
   index_.mark_block(page + frames.size() - 1);
   std::uint64_t i = 0;
@@ -151,8 +159,10 @@ std::uint64_t HostMachine::enter_locked(std::uint64_t page, std::span<const Fram
   return i;
 }
 
-// The leading frames that are here already, with equal protection, get the protection wanted. Returns how many.
-std::uint64_t HostMachine::reprotect_here(std::uint64_t page, std::span<const FrameNumber> frames, bool writable) {
+// The leading frames that are here already, with equal protection, get the protection wanted. Returns how
+// many.
+std::uint64_t HostMachine::reprotect_here(std::uint64_t page, std::span<const FrameNumber> frames,
+                                          bool writable) {
   const FramePlace place = frames_.load(frames[0]).place;
   std::uint64_t n = 1;
   while (n < frames.size() && index_.content(page + n) == WindowIndex::slot_of(frames[n]) &&
@@ -161,8 +171,9 @@ std::uint64_t HostMachine::reprotect_here(std::uint64_t page, std::span<const Fr
   }
   const FramePlace wanted = writable ? FramePlace::kWritable : FramePlace::kReadOnly;
   if (place == wanted) return n;
-  // A neighbour that is entered along must not lose the write access that a system call relies on just now (EFAULT).
-  // Whoever means it calls protect() or remove_write(). No race: a pinner looks at the slot (resident()) after pinning.
+  // A neighbour that is entered along must not lose the write access that a system call relies on just now
+  // (EFAULT). Whoever means it calls protect() or remove_write(). No race: a pinner looks at the slot
+  // (resident()) after pinning.
   if (!writable && pins_ != nullptr && pins_->pinned(pages_range(page, n))) return n;
   if (!writable) {
     write_protect_locked(page, n);
@@ -173,10 +184,10 @@ std::uint64_t HostMachine::reprotect_here(std::uint64_t page, std::span<const Fr
   return n;
 }
 
-// The leading frames that are all unpopulated, or all home side by side, go to the empty slots from `page` on.
-// `all` turns false when the kernel did less.
-std::uint64_t HostMachine::enter_absent(std::uint64_t page, std::span<const FrameNumber> frames, bool writable,
-                                        bool& all) {
+// The leading frames that are all unpopulated, or all home side by side, go to the empty slots from `page`
+// on. `all` turns false when the kernel did less.
+std::uint64_t HostMachine::enter_absent(std::uint64_t page, std::span<const FrameNumber> frames,
+                                        bool writable, bool& all) {
   const FramePlace place = frames_.load(frames[0]).place;
   const bool fresh = place == FramePlace::kUnpopulated;
   std::uint64_t n = 1;
@@ -194,9 +205,10 @@ std::uint64_t HostMachine::enter_absent(std::uint64_t page, std::span<const Fram
   return got;
 }
 
-// --- remove, protect ------------------------------------------------------------------------------------------------
+// --- remove, protect -------------------------------------------------------------------------------------
 
-// Calls visit(page, n) for runs of mapped window pages, their slots locked. `empties`: the visitor empties them all.
+// Calls visit(page, n) for runs of mapped window pages, their slots locked. `empties`: the visitor empties
+// them all.
 template <class Visit>
 void HostMachine::for_each_mapped_run(VirtRange range, bool empties, Visit visit) {
   const VirtAddr from = range.start < window_.start ? window_.start : range.start;
@@ -264,7 +276,8 @@ void HostMachine::protect(VirtRange range, Prot prot) {
   });
 }
 
-// The slots of the run are locked and all its pages are present and writable (rule 13: never protect absent ones).
+// The slots of the run are locked and all its pages are present and writable (rule 13: never protect absent
+// ones).
 void HostMachine::write_protect_locked(std::uint64_t page, std::uint64_t n) {
   mover_.set_writable(address(page), n, false);
   for (std::uint64_t i = 0; i < n; ++i) {
@@ -288,9 +301,11 @@ void HostMachine::remove_write(FrameNumber frame) {
   }
 }
 
-bool HostMachine::is_modified(FrameNumber frame) { return frames_.load(frame).place == FramePlace::kWritable; }
+bool HostMachine::is_modified(FrameNumber frame) {
+  return frames_.load(frame).place == FramePlace::kWritable;
+}
 
-// --- remove_all -----------------------------------------------------------------------------------------------------
+// --- remove_all ------------------------------------------------------------------------------------------
 
 void HostMachine::remove_all(std::span<const FrameNumber> frames, std::span<bool> refused) {
   CHECK(refused.size() >= frames.size());
@@ -298,7 +313,8 @@ void HostMachine::remove_all(std::span<const FrameNumber> frames, std::span<bool
   while (i < frames.size()) i += withdraw_run(frames.subspan(i), refused.subspan(i));
 }
 
-// Handles the leading frames that are side by side at home and in the window; returns how many (0: try again).
+// Handles the leading frames that are side by side at home and in the window; returns how many (0: try
+// again).
 std::size_t HostMachine::withdraw_run(std::span<const FrameNumber> frames, std::span<bool> refused) {
   const FrameState state = frames_.load(frames[0]);
   refused[0] = false;
@@ -310,7 +326,8 @@ std::size_t HostMachine::withdraw_run(std::span<const FrameNumber> frames, std::
     refused[n++] = false;
   }
   std::size_t locked = 0;
-  while (locked < n && index_.try_lock_if(state.page + locked, WindowIndex::slot_of(frames[locked]))) ++locked;
+  while (locked < n && index_.try_lock_if(state.page + locked, WindowIndex::slot_of(frames[locked])))
+    ++locked;
   if (locked == 0) {  // remove() is at it: look again when it is through
     (void)index_.settled(state.page);
     return 0;
@@ -342,7 +359,7 @@ void HostMachine::withdraw_locked(std::uint64_t page, FrameNumber first, std::ui
   if (count > 0) refused_.fetch_add(count, std::memory_order_relaxed);
 }
 
-// --- what the runtime asks ------------------------------------------------------------------------------------------
+// --- what the runtime asks -------------------------------------------------------------------------------
 
 bool HostMachine::resident(VirtRange range, Access access) const {
   if (range.start < window_.start || range.end > window_.end) return false;

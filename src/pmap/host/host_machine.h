@@ -1,22 +1,27 @@
 // HostMachine: this Linux process as a machine for the engine: frames that move, mappings that are places.
 //
-// One private anonymous mapping is the *window* (the addresses that the program uses), another one the *pool* (each
-// frame's home slot, pool + frame * 4096, for ever). Entering a mapping moves the frame's page from home into the
-// window (UFFDIO_MOVE), removing it moves it back; without UFFDIO_MOVE the bytes are copied under write protection.
-// So a frame is mapped at one address at a time, and one object is both PhysicalMemory and PmapSystem.
+// One private anonymous mapping is the *window* (the addresses that the program uses), another one the
+// *pool* (each frame's home slot, pool + frame * 4096, for ever). Entering a mapping moves the frame's page
+// from home into the window (UFFDIO_MOVE), removing it moves it back; without UFFDIO_MOVE the bytes are
+// copied under write protection. So a frame is mapped at one address at a time, and one object is both
+// PhysicalMemory and PmapSystem.
 //
 // Invariants:
-//  - A frame's bytes are in exactly one place: nowhere (unpopulated, reads as zero), home, or in the window.
-//  - Populated frames <= granted frames <= credits taken from the RamBudget: the hard bound on memory. Copies make a
-//    page exist twice for a moment; the credits for that are set aside at creation (kCopySlack).
-//  - Eviction is atomic against writers (MOVE, or write protection before the copy; live-runtime.md, rule 1).
+//  - A frame's bytes are in exactly one place: nowhere (unpopulated, reads as zero), home, or in the
+//    window.
+//  - Populated frames <= granted frames <= credits taken from the RamBudget: the hard bound on memory.
+//    Copies make a page exist twice for a moment; the credits for that are set aside at creation
+//    (kCopySlack).
+//  - Eviction is atomic against writers (MOVE, or write protection before the copy; live-runtime.md, rule
+//    1).
 //  - A page that a system call uses (PinSet) is never withdrawn by remove_all(); remove(), protect() and
 //    remove_write() are orders and do not ask.
-//  - After creation: no malloc, no libc, no errno, no thread-local storage; usable in signal handlers (all signals
-//    blocked) and in threads that libc does not know.
-// Locking: a frame's state is the busy holder's, but remove() and protect() may send it home meanwhile; every change
-// from or to "mapped" happens under the lock bit of the window page's slot (window_index.h). Slot locks are held for
-// one kernel call and nothing is locked while holding one, but further slots of the same run, upwards.
+//  - After creation: no malloc, no libc, no errno, no thread-local storage; usable in signal handlers (all
+//    signals blocked) and in threads that libc does not know.
+// Locking: a frame's state is the busy holder's, but remove() and protect() may send it home meanwhile;
+// every change from or to "mapped" happens under the lock bit of the window page's slot (window_index.h).
+// Slot locks are held for one kernel call and nothing is locked while holding one, but further slots of the
+// same run, upwards.
 #pragma once
 
 #include <array>
@@ -61,29 +66,30 @@ struct HostConfig {
 
 /// Why a machine could not be made.
 enum class HostError : std::uint8_t {
-  kNoUserfaultfd,   // see probe_host_features()
-  kNoMove,          // transport kMove asked for, not offered
-  kAddressTaken,    // window or pool overlap something
-  kNoMemory,        // no address space for the tables, or the budget has not even the copy slack
+  kNoUserfaultfd,  // see probe_host_features()
+  kNoMove,         // transport kMove asked for, not offered
+  kAddressTaken,   // window or pool overlap something
+  kNoMemory,       // no address space for the tables, or the budget has not even the copy slack
   kBadConfig,
 };
 
 /// Counters since creation; relaxed, for statistics and tests.
 struct HostStats {
-  std::uint64_t pages_entered = 0;   // into the window, however
-  std::uint64_t pages_left = 0;      // home again
-  std::uint64_t refused = 0;         // by pins
-  std::uint64_t stolen = 0;          // a frame wanted at a second address
+  std::uint64_t pages_entered = 0;  // into the window, however
+  std::uint64_t pages_left = 0;     // home again
+  std::uint64_t refused = 0;        // by pins
+  std::uint64_t stolen = 0;         // a frame wanted at a second address
   MoverStats mover;
-  std::uint64_t granted = 0;         // frames granted now
-  std::uint64_t populated = 0;       // frames with memory behind them now
+  std::uint64_t granted = 0;    // frames granted now
+  std::uint64_t populated = 0;  // frames with memory behind them now
 };
 
 class HostMachine;
 
-/// The window's pmap. All pmaps of a HostMachine are views of the one window (a map uses its own part of it): an
-/// address means the same in all of them. Destroying one removes what lies between the lowest and the highest address
-/// that it ever entered, which the law of the pmap allows whoever else has mappings there.
+/// The window's pmap. All pmaps of a HostMachine are views of the one window (a map uses its own part of
+/// it): an address means the same in all of them. Destroying one removes what lies between the lowest and
+/// the highest address that it ever entered, which the law of the pmap allows whoever else has mappings
+/// there.
 class HostPmap final : public Pmap {
  public:
   PageCount enter(VirtAddr va, std::span<const FrameNumber> frames, Prot prot, Access access,
@@ -125,9 +131,9 @@ class HostMachine final : public PhysicalMemory, public PmapSystem {
   [[nodiscard]] PageCount surplus_wanted() const override { return budget_->wanted_back(); }
   void zero(FrameRun run) override;
   void copy(FrameNumber from, FrameNumber to) override;
-  /// kRead of frames that are in the window hands out a copy of them (a bounce buffer), so that the program's own
-  /// munmap() cannot pull the bytes away; runs that are home are handed out in place. At most kBounceRun frames when
-  /// some of them are mapped.
+  /// kRead of frames that are in the window hands out a copy of them (a bounce buffer), so that the
+  /// program's own munmap() cannot pull the bytes away; runs that are home are handed out in place. At most
+  /// kBounceRun frames when some of them are mapped.
   void with_frames(FrameRun run, Access access, FunctionRef<void(std::byte*)> use) override;
 
   // PmapSystem.
@@ -138,12 +144,13 @@ class HostMachine final : public PhysicalMemory, public PmapSystem {
   void remove_all(std::span<const FrameNumber> frames, std::span<bool> refused) override;
   void remove_write(FrameNumber frame) override;
   unsigned ts_referenced(FrameNumber) override { return 0; }
-  /// A frame that is mapped writable counts as modified: there is no dirty bit (contents are compared above).
+  /// A frame that is mapped writable counts as modified: there is no dirty bit (contents are compared
+  /// above).
   [[nodiscard]] bool is_modified(FrameNumber frame) override;
   void clear_modify(FrameNumber) override {}
 
-  // The window, for HostPmap (same contracts as Pmap; but entering a frame again where it is, read-only, leaves a
-  // writable mapping that a system call has pinned as it is).
+  // The window, for HostPmap (same contracts as Pmap; but entering a frame again where it is, read-only,
+  // leaves a writable mapping that a system call has pinned as it is).
   PageCount enter(VirtAddr va, std::span<const FrameNumber> frames, Prot prot);
   void remove(VirtRange range);
   void protect(VirtRange range, Prot prot);
@@ -154,10 +161,12 @@ class HostMachine final : public PhysicalMemory, public PmapSystem {
   [[nodiscard]] HostTransport transport() const {
     return mover_.uses_move() ? HostTransport::kMove : HostTransport::kCopy;
   }
-  /// Every page of the range is mapped now with the right that `access` needs. Stays true while the range is pinned
-  /// (pin first, then ask; for what is not resident take the fault path), unless the program itself unmaps it.
+  /// Every page of the range is mapped now with the right that `access` needs. Stays true while the range
+  /// is pinned (pin first, then ask; for what is not resident take the fault path), unless the program
+  /// itself unmaps it.
   [[nodiscard]] bool resident(VirtRange range, Access access) const;
-  /// The frame mapped at the address just now, or kNoFrame. A hint unless the caller holds the frame or the map.
+  /// The frame mapped at the address just now, or kNoFrame. A hint unless the caller holds the frame or the
+  /// map.
   [[nodiscard]] FrameNumber frame_at(VirtAddr at) const {
     if (!window_.contains(at)) return kNoFrame;
     const std::uint32_t slot = index_.settled(page_of(at));
@@ -168,18 +177,20 @@ class HostMachine final : public PhysicalMemory, public PmapSystem {
   [[nodiscard]] std::array<int, 2> descriptors() const { return {mover_.descriptor(), mover_.pagemap()}; }
   void set_budget(RamBudget& budget) { budget_ = &budget; }
   void set_window_syscall(WindowSyscall call) { mover_.set_window_syscall(call); }
-  /// Part of the window was covered by another mapping (a file, MAP_FIXED): makes it the window's own again, empty.
+  /// Part of the window was covered by another mapping (a file, MAP_FIXED): makes it the window's own
+  /// again, empty.
   [[nodiscard]] bool restore_window(VirtRange range) noexcept { return mover_.restore(range); }
 
   // Kernel fork (rule 3). The engine is quiescent and all its locks are the caller's.
-  /// Lets the next fork copy window and pool. With `guard` it makes the window PROT_NONE, so that accesses in the child
-  /// (and by other threads here) get SIGSEGV instead of silent zeros; SIGSEGV handlers of other threads wait
-  /// (fork_pending()). The guard costs about 0.2 us a resident page each way; a caller whose child calls
-  /// after_fork_child() before anything can touch the window, libc included, does without.
+  /// Lets the next fork copy window and pool. With `guard` it makes the window PROT_NONE, so that accesses
+  /// in the child (and by other threads here) get SIGSEGV instead of silent zeros; SIGSEGV handlers of
+  /// other threads wait (fork_pending()). The guard costs about 0.2 us a resident page each way; a caller
+  /// whose child calls after_fork_child() before anything can touch the window, libc included, does
+  /// without.
   void prepare_fork(bool guard = true) noexcept;
   void after_fork_parent() noexcept;
-  /// In the child, before any other use of the machine: own userfaultfd, registrations, write protection (fork
-  /// loses it), access. False when the kernel refuses; the child must then die. Idempotent.
+  /// In the child, before any other use of the machine: own userfaultfd, registrations, write protection
+  /// (fork loses it), access. False when the kernel refuses; the child must then die. Idempotent.
   /// `survivor`: the calling thread's record in the PinSet.
   [[nodiscard]] bool after_fork_child(unsigned survivor = PinSet::kNoThread) noexcept;
   /// Between prepare_fork() and after_fork_*().
@@ -187,7 +198,8 @@ class HostMachine final : public PhysicalMemory, public PmapSystem {
   /// The calling process is a child that has not called after_fork_child() yet.
   [[nodiscard]] bool in_fresh_child() const noexcept;
 
-  /// Compares frame states, slots and what the kernel says (pagemap); for tests, when quiet. True = consistent.
+  /// Compares frame states, slots and what the kernel says (pagemap); for tests, when quiet. True =
+  /// consistent.
   [[nodiscard]] bool check_consistency() const noexcept;
 
  private:
@@ -204,8 +216,12 @@ class HostMachine final : public PhysicalMemory, public PmapSystem {
   ~HostMachine() = default;
   static Result<HostMachine*, HostError> start(const HostConfig& config, const Tables& tables, bool use_move);
 
-  [[nodiscard]] VirtAddr address(std::uint64_t page) const { return window_.start + to_bytes(PageCount{page}); }
-  [[nodiscard]] std::uint64_t page_of(VirtAddr va) const { return (va - window_.start).value() >> kPageShift; }
+  [[nodiscard]] VirtAddr address(std::uint64_t page) const {
+    return window_.start + to_bytes(PageCount{page});
+  }
+  [[nodiscard]] std::uint64_t page_of(VirtAddr va) const {
+    return (va - window_.start).value() >> kPageShift;
+  }
   [[nodiscard]] VirtRange pages_range(std::uint64_t page, std::uint64_t n) const {
     return {address(page), address(page + n)};
   }
@@ -214,7 +230,8 @@ class HostMachine final : public PhysicalMemory, public PmapSystem {
   PageCount enter_chunk(std::uint64_t page, std::span<const FrameNumber> frames, bool writable);
   std::uint64_t enter_locked(std::uint64_t page, std::span<const FrameNumber> frames, bool writable);
   std::uint64_t reprotect_here(std::uint64_t page, std::span<const FrameNumber> frames, bool writable);
-  std::uint64_t enter_absent(std::uint64_t page, std::span<const FrameNumber> frames, bool writable, bool& all);
+  std::uint64_t enter_absent(std::uint64_t page, std::span<const FrameNumber> frames, bool writable,
+                             bool& all);
   bool bring_home(FrameNumber frame, bool ask_pins);
   void home_locked(std::uint64_t page, FrameNumber first, std::uint64_t n, bool* refused = nullptr);
   std::size_t withdraw_run(std::span<const FrameNumber> frames, std::span<bool> refused);

@@ -1,6 +1,6 @@
-// Copying, zeroing and touching pages without libc.
-// Why assembly: these run in signal handlers of an unknown program, on memory that other threads may be writing, where
-// a call into libc (lazy binding, interposed memcpy) or a compiler's assumption about races is out of place.
+// Copying, zeroing and touching pages without libc. Why assembly: these run in signal handlers of an
+// unknown program, on memory that other threads may be writing, where a call into libc (lazy binding,
+// interposed memcpy) or a compiler's assumption about races is out of place.
 #pragma once
 
 #include <cstddef>
@@ -23,12 +23,14 @@ inline void zero_pages(std::uint64_t at, std::uint64_t pages) noexcept {
   asm volatile("rep stosb" : "+D"(at), "+c"(n) : "a"(0) : "memory");
 }
 
-/// A write that changes nothing, atomic with respect to all other writers: makes the kernel give this process a page
-/// of its own (after fork), or populates it.
+/// A write that changes nothing, atomic with respect to all other writers: makes the kernel give this
+/// process a page of its own (after fork), or populates it.
 inline void touch_for_write(std::uint64_t at) noexcept {
   asm volatile("lock; orb $0, (%0)" : : "r"(at) : "memory", "cc");
 }
 
-inline void cpu_relax() noexcept { asm volatile("pause" ::: "memory"); }
+inline void cpu_relax() noexcept {
+  asm volatile("pause" ::: "memory");
+}
 
 }  // namespace enchilada

@@ -1,8 +1,9 @@
 // PinSet: the Dekker protocol between system calls and withdrawals. Invariants and protocol: pin_set.h.
 //
-// Why torn reads do no harm: a record that changes while a remover reads it was either popped (then any answer is
-// right) or is being pushed, and then its pinner has not loaded `withdrawing_` yet, will see the remover there, and
-// waits. The same holds for withdrawal slots that are used again while a pinner reads them.
+// Why torn reads do no harm: a record that changes while a remover reads it was either popped (then any
+// answer is right) or is being pushed, and then its pinner has not loaded `withdrawing_` yet, will see the
+// remover there, and waits. The same holds for withdrawal slots that are used again while a pinner reads
+// them.
 #include "pmap/host/pin_set.h"
 
 #include <sys/mman.h>
@@ -28,7 +29,8 @@ void pause_or_yield(unsigned round) {
   }
 }
 
-constexpr bool overlap(std::uint64_t a_start, std::uint64_t a_end, std::uint64_t b_start, std::uint64_t b_end) {
+constexpr bool overlap(std::uint64_t a_start, std::uint64_t a_end, std::uint64_t b_start,
+                       std::uint64_t b_end) {
   return a_start < b_end && b_start < a_end;
 }
 
@@ -127,7 +129,8 @@ void PinSet::wait_for_withdrawals(std::span<const VirtRange> ranges, bool everyt
     const std::uint64_t bit = std::uint64_t{1} << slot;
     const auto conflicts = [&] {
       if ((withdrawing_.load(kSeq) & bit) == 0) return false;
-      const std::uint64_t start = withdrawals_[slot].start.load(kSeq), end = withdrawals_[slot].end.load(kSeq);
+      const std::uint64_t start = withdrawals_[slot].start.load(kSeq),
+                          end = withdrawals_[slot].end.load(kSeq);
       if (everything) return true;
       for (const VirtRange& r : ranges) {
         if (overlap(page_floor(r.start).value(), page_ceil(r.end).value(), start, end)) return true;
@@ -146,7 +149,8 @@ bool PinSet::thread_overlaps(const Thread& thread, std::uint64_t start, std::uin
     const std::uint32_t count = record.count.load(kSeq);
     if (count == kEverything) return true;
     for (std::uint32_t i = 0; i < count; ++i) {
-      if (overlap(record.ranges[i].start.load(kRelaxed), record.ranges[i].end.load(kRelaxed), start, end)) return true;
+      if (overlap(record.ranges[i].start.load(kRelaxed), record.ranges[i].end.load(kRelaxed), start, end))
+        return true;
     }
   }
   return false;

@@ -1,13 +1,17 @@
-// PinSet: which addresses running system calls use, so that nobody withdraws a page under the kernel (EFAULT).
+// PinSet: which addresses running system calls use, so that nobody withdraws a page under the kernel
+// (EFAULT).
 //
 // Protocol (Dekker, all sequentially consistent):
-//   pinner:   publish its ranges; load the ranges being withdrawn; wait while one overlaps.
-//   remover:  publish the range it withdraws; load all pins; on overlap retract and refuse those frames.
-// So of a pinner and a remover that meet, at least one sees the other. After pin() returns, the pinner makes the pages
-// resident (HostMachine::resident(), else the fault path) and they stay until unpin().
-// Invariants: lock-free for the pinner but for that wait, which lasts one kernel call of the remover; no allocation;
-// a thread's pins form a stack, so a signal handler may pin inside a pin. Whoever removes must have signals blocked:
-// a pin taken by a handler that interrupted its own thread's removal would wait for ever.
+//  - pinner: publish its ranges; load the ranges being withdrawn; wait while one overlaps.
+//  - remover: publish the range it withdraws; load all pins; on overlap retract and refuse those frames.
+//
+// So of a pinner and a remover that meet, at least one sees the other. After pin() returns, the pinner makes
+// the pages resident (HostMachine::resident(), else the fault path) and they stay until unpin().
+//
+// Invariants: lock-free for the pinner but for that wait, which lasts one kernel call of the remover; no
+// allocation; a thread's pins form a stack, so a signal handler may pin inside a pin. Whoever removes must
+// have signals blocked: a pin taken by a handler that interrupted its own thread's removal would wait for
+// ever.
 #pragma once
 
 #include <array>
@@ -21,11 +25,11 @@ namespace enchilada {
 
 class PinSet {
  public:
-  static constexpr unsigned kThreads = 1024;     // records; further threads pin everything
-  static constexpr unsigned kDepth = 8;          // nested pins of a thread; deeper ones pin everything
-  static constexpr unsigned kRanges = 4;         // ranges of one pin; a longer list pins everything
-  static constexpr unsigned kNoThread = ~0u;     // "no record": its pins pin everything
-  static constexpr unsigned kWithdrawals = 64;   // removers at the same time; further ones wait
+  static constexpr unsigned kThreads = 1024;    // records; further threads pin everything
+  static constexpr unsigned kDepth = 8;         // nested pins of a thread; deeper ones pin everything
+  static constexpr unsigned kRanges = 4;        // ranges of one pin; a longer list pins everything
+  static constexpr unsigned kNoThread = ~0u;    // "no record": its pins pin everything
+  static constexpr unsigned kWithdrawals = 64;  // removers at the same time; further ones wait
 
   /// In memory of its own (mmap), no malloc. nullptr when the kernel has none.
   [[nodiscard]] static PinSet* create() noexcept;
@@ -38,8 +42,9 @@ class PinSet {
   /// Drops all pins of the record and frees it.
   void unregister_thread(unsigned thread) noexcept;
 
-  /// Pins the ranges (any alignment; pages they touch count). Call with the calling thread's own record only.
-  /// `key` is kept for the caller (e.g. the stack pointer, see rule 7). Returns the depth to hand to unpin_to().
+  /// Pins the ranges (any alignment; pages they touch count). Call with the calling thread's own record
+  /// only. `key` is kept for the caller (e.g. the stack pointer, see rule 7). Returns the depth to hand to
+  /// unpin_to().
   unsigned pin(unsigned thread, std::span<const VirtRange> ranges, std::uint64_t key = 0) noexcept;
   /// Drops the innermost pin of the thread.
   void unpin(unsigned thread) noexcept;
@@ -91,13 +96,14 @@ class PinSet {
   static constexpr std::uint32_t kEverything = ~0u;
 
   void wait_for_withdrawals(std::span<const VirtRange> ranges, bool everything) const noexcept;
-  [[nodiscard]] bool thread_overlaps(const Thread& thread, std::uint64_t start, std::uint64_t end) const noexcept;
+  [[nodiscard]] bool thread_overlaps(const Thread& thread, std::uint64_t start,
+                                     std::uint64_t end) const noexcept;
 
   std::atomic<std::uint64_t> withdrawing_{0};  // bit i: withdrawals_[i] is in force
   std::atomic<std::uint64_t> claimed_{0};      // bit i: withdrawals_[i] belongs to a remover
   std::array<Range, kWithdrawals> withdrawals_;
-  std::atomic<std::uint32_t> everything_{0};   // pins of threads without a record
-  std::atomic<std::uint32_t> high_water_{0};   // records ever taken lie below
+  std::atomic<std::uint32_t> everything_{0};  // pins of threads without a record
+  std::atomic<std::uint32_t> high_water_{0};  // records ever taken lie below
   std::array<Thread, kThreads> threads_;
 };
 

@@ -1,7 +1,8 @@
 // RamBudget: how many frames this process may have populated; credits shared by a process tree.
 //
-// Invariant that the host machine keeps with it: populated frames <= granted frames <= credits taken. A credit is one
-// page of RAM. Implementations are lock-free, never allocate, and may be called inside a signal handler.
+// Invariant that the host machine keeps with it: populated frames <= granted frames <= credits taken. A
+// credit is one page of RAM. Implementations are lock-free, never allocate, and may be called inside a
+// signal handler.
 #pragma once
 
 #include <atomic>

@@ -1,5 +1,6 @@
-// The kernel's userfaultfd ABI, written down here because the build machine's headers may be older than the kernel
-// that the program runs on (Debian 12 has 6.1's: no UFFDIO_MOVE). Sources: include/uapi/linux/userfaultfd.h.
+// The kernel's userfaultfd ABI, written down here because the build machine's headers may be older than the
+// kernel that the program runs on (Debian 12 has 6.1's: no UFFDIO_MOVE). Sources:
+// include/uapi/linux/userfaultfd.h.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +8,8 @@
 namespace enchilada::uffd {
 
 inline constexpr std::uint64_t kApi = 0xAA;
-inline constexpr int kUserModeOnly = 1;  // flag of userfaultfd(2): only faults from user mode; needs no privilege
+inline constexpr int kUserModeOnly =
+    1;  // flag of userfaultfd(2): only faults from user mode; needs no privilege
 
 inline constexpr std::uint64_t kFeaturePagefaultFlagWp = 1u << 0;
 inline constexpr std::uint64_t kFeatureSigbus = 1u << 7;
@@ -15,7 +17,7 @@ inline constexpr std::uint64_t kFeatureMove = 1u << 16;
 
 inline constexpr std::uint64_t kRegisterMissing = 1u << 0;
 inline constexpr std::uint64_t kRegisterWp = 1u << 1;
-inline constexpr std::uint64_t kCopyWp = 1u << 1;         // mode of Copy: enter write-protected
+inline constexpr std::uint64_t kCopyWp = 1u << 1;          // mode of Copy: enter write-protected
 inline constexpr std::uint64_t kWriteProtectOn = 1u << 0;  // mode of WriteProtect: take write access away
 
 struct Api {

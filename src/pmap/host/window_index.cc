@@ -10,7 +10,8 @@
 namespace enchilada {
 namespace {
 
-/// A slot is held for one kernel call (1 to 60 us): spin, then yield, then sleep (the holder may have lower priority).
+/// A slot is held for one kernel call (1 to 60 us): spin, then yield, then sleep (the holder may have lower
+/// priority).
 void wait_a_little(unsigned round) noexcept {
   if (round < 64) {
     cpu_relax();

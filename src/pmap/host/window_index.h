@@ -1,9 +1,12 @@
-// WindowIndex: which frame is at which window page: the reverse of FrameTable, and the lock of each window page.
+// WindowIndex: which frame is at which window page: the reverse of FrameTable, and the lock of each window
+// page.
 //
-// One 32-bit slot a window page in an untouched NORESERVE mapping (costs memory only where the window is used), and one
-// bit per 512 pages that says "something may be mapped there", so that removing a sparse terabyte is a short scan.
-// Invariants: slot = frame + 1, or 0; bit 31 = locked. A block's bit is set whenever one of its slots is not zero and
-// not being filled just now: set after the slot is locked, cleared before the slots are scanned (see clear_block).
+// One 32-bit slot a window page in an untouched NORESERVE mapping (costs memory only where the window is
+// used), and one bit per 512 pages that says "something may be mapped there", so that removing a sparse
+// terabyte is a short scan.
+// Invariants: slot = frame + 1, or 0; bit 31 = locked. A block's bit is set whenever one of its slots is
+// not zero and not being filled just now: set after the slot is locked, cleared before the slots are
+// scanned (see clear_block).
 #pragma once
 
 #include <atomic>
@@ -28,7 +31,9 @@ class WindowIndex {
   [[nodiscard]] std::uint64_t pages() const { return pages_; }
 
   /// As it is, lock bit included.
-  [[nodiscard]] std::uint32_t peek(std::uint64_t page) const { return slots_[page].load(std::memory_order_seq_cst); }
+  [[nodiscard]] std::uint32_t peek(std::uint64_t page) const {
+    return slots_[page].load(std::memory_order_seq_cst);
+  }
   /// Waits until it is not locked.
   [[nodiscard]] std::uint32_t settled(std::uint64_t page) const noexcept;
   /// Locks the page whatever is in it; returns what is in it. Waits.
@@ -56,8 +61,8 @@ class WindowIndex {
       blocks_[block >> 6].fetch_or(bit, std::memory_order_seq_cst);
     }
   }
-  /// Call before scanning (and emptying) all slots of the block. A slot that is being filled meanwhile is locked,
-  /// so the scan waits for it, or is locked after the scan passed, and then marks the block again.
+  /// Call before scanning (and emptying) all slots of the block. A slot that is being filled meanwhile is
+  /// locked, so the scan waits for it, or is locked after the scan passed, and then marks the block again.
   void clear_block(std::uint64_t block) {
     blocks_[block >> 6].fetch_and(~(std::uint64_t{1} << (block & 63)), std::memory_order_seq_cst);
   }

@@ -119,6 +119,25 @@ TEST_P(HostFork, ParentEvictsWhileTheChildLives) {
   for (const int fd : {ready[0], ready[1], go[0], go[1]}) close(fd);
 }
 
+TEST_P(HostFork, WithoutTheGuardAChildThatSetsItselfUpFirstIsProtectedToo) {
+  set_up();
+  rig.machine->prepare_fork(/*guard=*/false);
+  const pid_t child = fork();
+  if (child == 0) {
+    CHILD_CHECK(rig.machine->after_fork_child(), 9);
+    for (std::uint32_t i = 0; i < 32; ++i) CHILD_CHECK(*rig.ptr(i) == i + 1, 10);
+    for (std::uint32_t i = 16; i < 32; ++i) CHILD_CHECK(probe_store(rig.ptr(i), 1) == 0, 11);
+    CHILD_CHECK(probe_load(rig.ptr(40), rig.ptr(0)) == 0, 12);
+    CHILD_CHECK(rig.remove_all(HostRig::run(0, 32)) == 0, 13);
+    CHILD_CHECK(rig.machine->check_consistency(), 14);
+    _exit(0);
+  }
+  rig.machine->after_fork_parent();
+  EXPECT_EQ(exit_code(child), 0);
+  for (std::uint32_t i = 0; i < 32; ++i) EXPECT_EQ(*rig.ptr(i), i + 1);
+  EXPECT_EQ(probe_store(rig.ptr(20), 1), 0);
+}
+
 TEST_P(HostFork, GrandchildrenWork) {
   set_up();
   rig.machine->prepare_fork();
@@ -162,7 +181,8 @@ TEST(HostForkCost, ProtectAndRestoreOfManyResidentPages) {
   for (std::uint32_t i = 0; i < kMany; i += 512) rig.enter(i, HostRig::run(i, 512));
   const auto us = [](auto from) {
     return static_cast<long>(
-        std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - from).count());
+        std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - from)
+            .count());
   };
   const auto start = std::chrono::steady_clock::now();
   rig.machine->prepare_fork();
@@ -172,8 +192,9 @@ TEST(HostForkCost, ProtectAndRestoreOfManyResidentPages) {
   const long restore = us(middle);
   const auto touch = std::chrono::steady_clock::now();
   for (std::uint32_t i = 0; i < kMany; ++i) *rig.ptr(i) = 1;
-  std::printf("24576 resident pages: prepare_fork %ld us, after_fork_parent %ld us, first writes after it %ld us\n",
-              prepare, restore, us(touch));
+  std::printf(
+      "24576 resident pages: prepare_fork %ld us, after_fork_parent %ld us, first writes after it %ld us\n",
+      prepare, restore, us(touch));
 }
 
 }  // namespace

@@ -42,8 +42,8 @@ std::atomic<TinyEngine*> the_engine{nullptr};
 void on_signal(int number, siginfo_t* info, void* context) {
   auto& uc = *static_cast<ucontext_t*>(context);
   auto& rip = uc.uc_mcontext.gregs[REG_RIP];
-  if (number == SIGBUS &&
-      (rip == reinterpret_cast<greg_t>(probe_load_access) || rip == reinterpret_cast<greg_t>(probe_store_access))) {
+  if (number == SIGBUS && (rip == reinterpret_cast<greg_t>(probe_load_access) ||
+                           rip == reinterpret_cast<greg_t>(probe_store_access))) {
     rip = reinterpret_cast<greg_t>(probe_failed);
     return;
   }
@@ -64,8 +64,12 @@ const bool installed = [] {
 
 }  // namespace
 
-void set_fault_hook(FaultHook hook) { bus_hook.store(hook); }
-void set_segv_hook(FaultHook hook) { segv_hook.store(hook); }
+void set_fault_hook(FaultHook hook) {
+  bus_hook.store(hook);
+}
+void set_segv_hook(FaultHook hook) {
+  segv_hook.store(hook);
+}
 
 TinyEngine::TinyEngine(HostRig& rig, std::uint32_t pages) : rig_(rig), busy_(pages) {
   (void)installed;
@@ -104,7 +108,8 @@ bool TinyEngine::on_fault(VirtAddr at, Access) {
 
 std::uint64_t TinyEngine::evict(std::uint32_t first, std::uint32_t n) {
   std::uint32_t mapped = 0;  // taking what is absent would only keep the busy flags from those who fault
-  for (std::uint32_t i = 0; i < n; ++i) mapped += rig_.machine->frame_at(rig_.at(first + i)) != kNoFrame ? 1 : 0;
+  for (std::uint32_t i = 0; i < n; ++i)
+    mapped += rig_.machine->frame_at(rig_.at(first + i)) != kNoFrame ? 1 : 0;
   if (mapped * 2 < n) {
     raw_syscall(kSysSchedYield);
     return 0;

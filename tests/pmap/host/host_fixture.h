@@ -1,5 +1,6 @@
-// What the host tests share: a machine at the fixed addresses, accesses that may fault, and a fault handler.
-// Invariant: one machine at a time in the process (its addresses are fixed); the SIGBUS handler is installed once.
+// What the host tests share: a machine at the fixed addresses, accesses that may fault, and a fault
+// handler. Invariant: one machine at a time in the process (its addresses are fixed); the SIGBUS handler is
+// installed once.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -19,7 +20,8 @@ namespace enchilada {
 extern "C" int probe_load(const void* at, std::uint8_t* value);
 extern "C" int probe_store(void* at, std::uint8_t value);
 
-/// Called by the SIGBUS handler for faults that are no probe's. Returns true when the access may be tried again.
+/// Called by the SIGBUS handler for faults that are no probe's. Returns true when the access may be tried
+/// again.
 using FaultHook = bool (*)(VirtAddr at, Access access);
 void set_fault_hook(FaultHook hook);
 /// SIGSEGV likewise (after a fork). Not called for probes.
@@ -56,8 +58,12 @@ class HostRig {
   void grow_all() {
     machine->grow(machine->frame_limit(), [](FrameRun) {});
   }
-  [[nodiscard]] VirtAddr at(std::uint64_t page) const { return machine->window().start + ByteCount{page * kPageSize}; }
-  [[nodiscard]] VirtRange pages(std::uint64_t first, std::uint64_t n) const { return {at(first), at(first + n)}; }
+  [[nodiscard]] VirtAddr at(std::uint64_t page) const {
+    return machine->window().start + ByteCount{page * kPageSize};
+  }
+  [[nodiscard]] VirtRange pages(std::uint64_t first, std::uint64_t n) const {
+    return {at(first), at(first + n)};
+  }
   template <class T = std::uint8_t>
   [[nodiscard]] T* ptr(std::uint64_t page, std::uint64_t byte = 0) const {
     return reinterpret_cast<T*>(at(page).value() + byte);
@@ -67,7 +73,8 @@ class HostRig {
     for (std::uint32_t i = 0; i < n; ++i) frames.push_back(FrameNumber{first + i});
     return frames;
   }
-  std::uint64_t enter(std::uint64_t page, const std::vector<FrameNumber>& frames, Prot prot = Prot::kReadWrite) {
+  std::uint64_t enter(std::uint64_t page, const std::vector<FrameNumber>& frames,
+                      Prot prot = Prot::kReadWrite) {
     return pmap->enter(at(page), frames, prot, Access::kWrite, Wiring::kNotWired).value();
   }
   /// How many were refused.
@@ -105,8 +112,8 @@ inline std::string transport_name(const ::testing::TestParamInfo<HostTransport>&
   INSTANTIATE_TEST_SUITE_P(Transport, Suite, ::testing::Values(HostTransport::kMove, HostTransport::kCopy), \
                            transport_name)
 
-/// The smallest engine: frame i belongs to window page i. Faults map it (in the faulting thread), evict() withdraws
-/// it; a busy flag a page keeps them apart, as the engine's busy word does.
+/// The smallest engine: frame i belongs to window page i. Faults map it (in the faulting thread), evict()
+/// withdraws it; a busy flag a page keeps them apart, as the engine's busy word does.
 class TinyEngine {
  public:
   TinyEngine(HostRig& rig, std::uint32_t pages);

@@ -1,4 +1,5 @@
-// HostMachine by itself: what the conformance suite cannot know of: real threads, real system calls, real memory.
+// HostMachine by itself: what the conformance suite cannot know of: real threads, real system calls, real
+// memory.
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -82,7 +83,8 @@ TEST_P(HostGrow, GrantsAlignedRunsLowestFirstWithinTheBudget) {
   EXPECT_EQ(rig.machine->grow(PageCount{70}, sink).value(), 70u);
   EXPECT_EQ(runs, (std::vector<std::pair<std::uint32_t, std::uint64_t>>{{0, 64}, {64, 6}}));
   runs.clear();
-  EXPECT_EQ(rig.machine->grow(PageCount{64}, sink).value(), 64u);  // a whole word is better than the broken one
+  EXPECT_EQ(rig.machine->grow(PageCount{64}, sink).value(),
+            64u);  // a whole word is better than the broken one
   EXPECT_EQ(runs, (std::vector<std::pair<std::uint32_t, std::uint64_t>>{{128, 64}}));
   EXPECT_EQ(rig.machine->grow(PageCount{1000}, sink).value(), 66u);  // all that the budget has
   EXPECT_EQ(rig.machine->grow(PageCount{1}, sink).value(), 0u);
@@ -104,10 +106,19 @@ TEST_P(HostGrow, PopulatedNeverExceedsGrantedAndRetireGivesMemoryBack) {
     const auto f = static_cast<std::uint32_t>(random() % (kFrames - n));
     const auto frames = HostRig::run(f, n);
     switch (random() % 4) {
-      case 0: rig.enter(random() % 5000, frames, random() % 2 == 0 ? Prot::kRead : Prot::kReadWrite); break;
-      case 1: EXPECT_EQ(rig.remove_all(frames), 0u); break;
-      case 2: rig.remove_all(frames); rig.machine->zero({frames[0], PageCount{n}}); break;
-      case 3: rig.pmap->remove(rig.pages(random() % 5000, n)); break;
+      case 0:
+        rig.enter(random() % 5000, frames, random() % 2 == 0 ? Prot::kRead : Prot::kReadWrite);
+        break;
+      case 1:
+        EXPECT_EQ(rig.remove_all(frames), 0u);
+        break;
+      case 2:
+        rig.remove_all(frames);
+        rig.machine->zero({frames[0], PageCount{n}});
+        break;
+      case 3:
+        rig.pmap->remove(rig.pages(random() % 5000, n));
+        break;
     }
     if (step % 30 == 0) {
       EXPECT_LE(rss_pages(*rig.machine), kFrames);
@@ -176,7 +187,8 @@ TEST_P(HostMapping, RemovingASparseTerabyteIsAShortScan) {
   const auto each = (std::chrono::steady_clock::now() - start) / 10;
   std::printf("removing an empty terabyte: %ld us\n",
               static_cast<long>(std::chrono::duration_cast<std::chrono::microseconds>(each).count()));
-  for (std::uint32_t i = 0; i < 8; ++i) EXPECT_EQ(rig.machine->frame_at(rig.at(i * (kTera / 8) + i)), kNoFrame);
+  for (std::uint32_t i = 0; i < 8; ++i)
+    EXPECT_EQ(rig.machine->frame_at(rig.at(i * (kTera / 8) + i)), kNoFrame);
   EXPECT_TRUE(rig.machine->check_consistency());
 }
 
@@ -234,11 +246,12 @@ TEST_P(HostThreads, EvictionLosesNoWriteOfRunningThreads) {
   stop = true;
   for (auto& w : writers) w.join();
   for (std::size_t t = 0; t < written.size(); ++t) {
-    for (std::uint32_t p = 0; p < kPages; ++p) ASSERT_EQ(*rig.ptr<std::uint64_t>(p, t * 512), written[t]) << p;
+    for (std::uint32_t p = 0; p < kPages; ++p)
+      ASSERT_EQ(*rig.ptr<std::uint64_t>(p, t * 512), written[t]) << p;
   }
   const MoverStats mover = rig.machine->stats().mover;
-  std::printf("%lu pages evicted, %lu faults, %lu moves of which %lu reconciled, %lu fallbacks\n", engine.evicted(),
-              engine.faults(), mover.moves, mover.reconciled, mover.fallbacks);
+  std::printf("%lu pages evicted, %lu faults, %lu moves of which %lu reconciled, %lu fallbacks\n",
+              engine.evicted(), engine.faults(), mover.moves, mover.reconciled, mover.fallbacks);
   EXPECT_GT(engine.evicted(), 100u);
   EXPECT_GT(engine.faults(), 100u);
   EXPECT_TRUE(rig.machine->check_consistency());
@@ -278,11 +291,13 @@ TEST_P(HostThreads, RemoveAndProtectByOrderAgainstEverything) {
   });
   std::mt19937 random(3);
   const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(1200);
-  while (std::chrono::steady_clock::now() < end) engine.evict(static_cast<std::uint32_t>(random() % (kPages - 8)), 8);
+  while (std::chrono::steady_clock::now() < end)
+    engine.evict(static_cast<std::uint32_t>(random() % (kPages - 8)), 8);
   stop = true;
   for (auto& t : threads) t.join();
   for (std::size_t t = 0; t < 2; ++t) {
-    for (std::uint32_t p = 0; p < kPages; ++p) ASSERT_EQ(*rig.ptr<std::uint64_t>(p, t * 512), written[t]) << p;
+    for (std::uint32_t p = 0; p < kPages; ++p)
+      ASSERT_EQ(*rig.ptr<std::uint64_t>(p, t * 512), written[t]) << p;
   }
   EXPECT_TRUE(rig.machine->check_consistency());
 }
@@ -347,16 +362,17 @@ TEST_P(HostThreads, PinsRefuseExactlyTheirPagesAndStealsWait) {
   EXPECT_EQ(rig.machine->frame_at(rig.at(2)), kNoFrame);
   EXPECT_EQ(rig.machine->frame_at(rig.at(3)), FrameNumber{3});
   EXPECT_EQ(rig.machine->frame_at(rig.at(4)), FrameNumber{4});
-  EXPECT_EQ(rig.enter(100, HostRig::run(3, 1)), 0u);                // would pull it from under the system call
+  EXPECT_EQ(rig.enter(100, HostRig::run(3, 1)), 0u);               // would pull it from under the system call
   EXPECT_EQ(rig.enter(99, {FrameNumber{2}, FrameNumber{3}}), 1u);  // leading ones
-  rig.pmap->remove(rig.pages(3, 1));                                // the program's own munmap
+  rig.pmap->remove(rig.pages(3, 1));                               // the program's own munmap
   EXPECT_EQ(rig.machine->frame_at(rig.at(3)), kNoFrame);
   rig.pins->unpin(id);
   EXPECT_EQ(rig.remove_all(HostRig::run(0, 8)), 0u);
   EXPECT_TRUE(rig.machine->check_consistency());
 }
 
-/// A page registered with io_uring is pinned by the kernel for I/O, as one under direct I/O is for a moment.
+/// A page registered with io_uring is pinned by the kernel for I/O, as one under direct I/O is for a
+/// moment.
 class KernelPin {
  public:
   explicit KernelPin(void* page) {
@@ -367,7 +383,8 @@ class KernelPin {
       void* base;
       std::size_t len;
     } vec{page, kPageSize};
-    held_ = raw_syscall(427 /* io_uring_register */, ring_, 0 /* BUFFERS */, reinterpret_cast<long>(&vec), 1) == 0;
+    held_ = raw_syscall(427 /* io_uring_register */, ring_, 0 /* BUFFERS */, reinterpret_cast<long>(&vec),
+                        1) == 0;
   }
   ~KernelPin() { release(); }
   void release() {

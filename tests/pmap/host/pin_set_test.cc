@@ -9,7 +9,9 @@
 namespace enchilada {
 namespace {
 
-VirtRange range(std::uint64_t from, std::uint64_t to) { return {VirtAddr{from}, VirtAddr{to}}; }
+VirtRange range(std::uint64_t from, std::uint64_t to) {
+  return {VirtAddr{from}, VirtAddr{to}};
+}
 
 class PinSetTest : public ::testing::Test {
  protected:
@@ -90,8 +92,8 @@ TEST_F(PinSetTest, ForkKeepsOnlyTheSurvivor) {
 }
 
 TEST_F(PinSetTest, PinnersAndRemoversNeverBothHaveAPage) {
-  // A page is "in use" by pinners (count) or "out" by a remover (flag); never both. With more removers than there is
-  // one page, slots get reused quickly, which is where torn reads would show.
+  // A page is "in use" by pinners (count) or "out" by a remover (flag); never both. With more removers than
+  // there is one page, slots get reused quickly, which is where torn reads would show.
   constexpr int kPages = 4;
   std::atomic<int> in_use[kPages] = {};
   std::atomic<bool> out[kPages] = {};
