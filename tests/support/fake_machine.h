@@ -49,7 +49,7 @@ class FakeMemory final : public PhysicalMemory {
   explicit FakeMemory(const FakeOptions& o)
       : limit_(o.limit),
         budget_(o.budget),
-        granted_(o.limit, false),
+        granted_(o.limit),
         bytes_(o.limit * kPageSize, std::byte{0xdb}) {}
   PageCount frame_limit() const override { return PageCount{limit_}; }
   PageCount grow(PageCount wanted, FunctionRef<void(FrameRun)> sink) override {
@@ -99,7 +99,7 @@ class FakeMemory final : public PhysicalMemory {
   const std::uint64_t limit_;
   std::uint64_t budget_;
   std::uint64_t in_use_ = 0;
-  std::vector<bool> granted_;
+  std::vector<std::atomic<bool>> granted_;
   std::vector<std::byte> bytes_;
 };
 
@@ -314,7 +314,7 @@ class FakePager final : public Pager {
       it = pages->erase(it);
       --used;
     }
-    handle.pages = pages->size();
+    set_count(handle, pages->size());
   }
   void forget_all(PagerHandle& handle) override {
     InFake in;
@@ -337,7 +337,7 @@ class FakePager final : public Pager {
     }
     stores_.erase(id(source));
     source = {};
-    dest.pages = to.size();
+    set_count(dest, to.size());
   }
   void split(PagerHandle& source, PageIndex first, PageCount n, PagerHandle& dest) override {
     InFake in;
@@ -351,8 +351,8 @@ class FakePager final : public Pager {
       to.emplace(it->first - first.value(), std::move(it->second));
       it = from->erase(it);
     }
-    source.pages = from->size();
-    dest.pages = to.size();
+    set_count(source, from->size());
+    set_count(dest, to.size());
   }
   bool find_least(const PagerHandle& handle, PageIndex from, PageIndex* found) override {
     InFake in;
@@ -383,6 +383,10 @@ class FakePager final : public Pager {
     const auto it = stores_.find(id(handle));
     return handle.root == nullptr || it == stores_.end() ? nullptr : &it->second;
   }
+  /// The engine reads the count without a lock.
+  static void set_count(PagerHandle& handle, std::uint64_t n) {
+    std::atomic_ref<std::uint64_t>(handle.pages).store(n, std::memory_order_relaxed);
+  }
   Store& make(PagerHandle& handle) {
     if (handle.root == nullptr) handle.root = reinterpret_cast<void*>(++last_id_);
     return stores_[id(handle)];
@@ -399,7 +403,7 @@ class FakePager final : public Pager {
     if (it == pages.end() && used >= capacity) return PagerReturn::kFail;
     if (it == pages.end()) ++used;
     pages[index] = Data(bytes, bytes + kPageSize);
-    handle.pages = pages.size();
+    set_count(handle, pages.size());
     return PagerReturn::kOk;
   }
   std::mutex mutex_;

@@ -126,7 +126,7 @@ TEST_F(Objects, ShadowOfASoleReferenceDoesNothing) {
 TEST_F(Objects, CollapseMovesFreesAndKeepsTheWindow) {
   VmObject* b = zone().allocate_anonymous(PageCount{20});
   for (std::uint64_t i = 0; i < 20; ++i) put(*b, i, 100 + i);
-  for (std::uint64_t i : {1, 6, 7, 8, 15}) swap_out(*b, i);
+  for (const std::uint64_t i : {1u, 6u, 7u, 8u, 15u}) swap_out(*b, i);
   VmObject* p = shadow_of(*b, 5, 8);  // sees 5..12
   put(*p, 0, 1000);                   // hides a resident page
   put(*p, 1, 1001);                   // hides a swapped page
