@@ -1,0 +1,456 @@
+// What happens at random, and how often.
+#include "random_run.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <iterator>
+
+#include "vm/vm_object.h"
+#include "vm/vm_pageout.h"
+#include "vm/vm_phys.h"
+
+namespace enchilada::model {
+
+// ---- configuration
+// -----------------------------------------------------------------------------------------------
+
+namespace {
+
+void choose_machine(Random& random, SoftEngineOptions& engine) {
+  SoftMachineOptions& machine = engine.machine;
+  const std::uint64_t frames = random.one_in(3) ? random.between(40, 80) : random.between(64, 256);
+  machine.memory.frames = PageCount{frames};
+  if (random.one_in(3)) {  // memory comes slowly and in pieces
+    machine.memory.grant_at_most = PageCount{random.between(4, 40)};
+    machine.memory.run_at_most = PageCount{random.between(1, 8)};
+  }
+  SoftPmapOptions& pmap = machine.pmap;
+  switch (random.below(4)) {
+    case 0:  // as on the host
+      pmap.one_address = true;
+      pmap.reference_bits = false;
+      pmap.dirty_bits = false;
+      break;
+    case 1:
+      pmap.reference_bits = false;
+      break;
+    default:
+      break;
+  }
+  if (random.one_in(4)) pmap.pv_limit = random.between(40, 100);
+  pmap.table_pages = PageCount{random.one_in(4) ? random.between(12, 20) : 64};
+}
+
+void choose_swap(Random& random, RigConfig& config) {
+  SoftEngineOptions& engine = config.engine;
+  if (random.one_in(5)) {
+    config.swap_may_fill = true;
+    engine.swap_pages = {random.between(16, 400)};
+  } else {
+    engine.swap_pages.clear();
+    for (std::uint64_t n = random.one_in(3) ? random.between(2, 4) : 1; n > 0; --n) {
+      engine.swap_pages.push_back(8192);
+    }
+  }
+  engine.swap_stripe = std::uint64_t{1} << random.between(2, 6);
+  engine.swap_metadata_bytes = std::size_t{4} << 20;
+  engine.bounce_buffers = static_cast<unsigned>(random.between(1, 4));
+  config.io_errors = random.one_in(4);
+}
+
+void choose_tunables(Random& random, VmTunables& tunables) {
+  if (random.one_in(3)) return;
+  const auto cluster = [&] { return PageCount{std::uint64_t{1} << random.below(7)}; };
+  tunables.zero_fill_cluster = cluster();
+  tunables.readahead_min = cluster();
+  tunables.readahead_max = std::max(tunables.readahead_min, cluster());
+  tunables.pageout_cluster = cluster();
+  tunables.withdraw_cluster = cluster();
+  tunables.prefault_cluster = cluster();
+}
+
+}  // namespace
+
+RigConfig config_of(std::uint64_t seed) {
+  Random random(seed);
+  RigConfig config;
+  config.seed = seed;
+  config.engine.seed = seed + 1;
+  config.map_pages = random.between(48, 320);
+  config.max_maps = random.between(1, 6);
+  config.engine.machine.arena_bytes = std::size_t{12} << 20;
+  choose_machine(random, config.engine);
+  choose_swap(random, config);
+  choose_tunables(random, config.engine.tunables);
+  config.max_wired = config.engine.machine.memory.frames.value() / 5;
+  config.least_frames = std::max<std::uint64_t>(32, config.engine.machine.memory.frames.value() / 2);
+  config.sharing = !random.one_in(3);
+  config.pins = !config.sharing && random.one_in(2);
+  return config;
+}
+
+std::string describe(const RigConfig& config) {
+  const SoftEngineOptions& e = config.engine;
+  char line[400];
+  std::snprintf(line, sizeof(line),
+                "%llu frames, %s%s%s%s, %zu swap devices of %llu pages, pv limit %zu, %llu tables%s%s%s%s",
+                static_cast<unsigned long long>(e.machine.memory.frames.value()),
+                e.machine.pmap.reference_bits ? "reference bits" : "no reference bits",
+                e.machine.pmap.dirty_bits ? "" : ", no dirty bits",
+                e.machine.pmap.one_address ? ", one address" : "",
+                e.machine.memory.run_at_most < e.machine.memory.frames ? ", scattered grants" : "",
+                e.swap_pages.size(), static_cast<unsigned long long>(e.swap_pages[0]),
+                e.machine.pmap.pv_limit, static_cast<unsigned long long>(e.machine.pmap.table_pages.value()),
+                config.io_errors ? ", I/O errors" : "", config.swap_may_fill ? ", swap may fill" : "",
+                config.pins ? ", pins" : "", config.sharing ? ", sharing" : "");
+  return line;
+}
+
+// ---- choices
+// -----------------------------------------------------------------------------------------------------
+
+VirtRange RandomRun::some_range(const ModelMap& model, std::uint64_t longest) {
+  const std::uint64_t pages = to_pages(model.bounds().size()).value();
+  const std::uint64_t length = random_.between(1, std::min(longest, pages));
+  const VirtAddr start = model.bounds().start + to_bytes(PageCount{random_.below(pages - length + 1)});
+  return {start, start + to_bytes(PageCount{length})};
+}
+
+VirtAddr RandomRun::some_page(ModelMap& model) {
+  if (model.pages().empty() || random_.one_in(40)) return some_range(model, 1).start;
+  const std::uint64_t first = model.pages().begin()->first;
+  const std::uint64_t last = model.pages().rbegin()->first;
+  const auto it = model.pages().lower_bound(random_.between(first, last));
+  return VirtAddr{it->first << kPageShift};
+}
+
+/// A range that begins at a mapped page and mostly stays within mapped ones.
+VirtRange RandomRun::some_mapped_range(ModelMap& model, std::uint64_t longest) {
+  if (model.pages().empty() || random_.one_in(10)) return some_range(model, longest);
+  const VirtAddr start = some_page(model);
+  VirtAddr end = start + ByteCount{kPageSize};
+  for (std::uint64_t n = random_.below(longest); n > 0 && model.find(end) != nullptr; --n) {
+    end = end + ByteCount{kPageSize};
+  }
+  return {start, end};
+}
+
+std::size_t RandomRun::wired_pages() const {
+  std::size_t n = 0;
+  for (const ModelRig::Process& p : rig_.processes()) n += p.model->wired_pages();
+  return n;
+}
+
+// ---- steps
+// -------------------------------------------------------------------------------------------------------
+
+void RandomRun::run(unsigned steps) {
+  for (unsigned i = 0; i < steps && rig_.ok(); ++i) {
+    step();
+    rig_.engine().machine().clock().advance(Nanoseconds{1000});
+    if (i % rig_.config().validate_every == 0) rig_.validate();
+    if (i % 16 == 0) rig_.check_wired();
+  }
+  quiet_disks();
+  while (!pinned_.empty()) {
+    rig_.engine().machine().pmaps().unpin(pinned_.back());
+    pinned_.pop_back();
+  }
+  if (rig_.ok()) rig_.validate();
+  if (rig_.ok()) rig_.check_all_contents();
+  while (rig_.ok() && !rig_.processes().empty()) {
+    rig_.exit(random_.below(rig_.processes().size()));
+    rig_.validate();
+  }
+  if (rig_.ok()) rig_.check_nothing_left();
+}
+
+void RandomRun::step() {
+  if (rig_.processes().empty()) return;
+  switch (random_.below(20)) {
+    case 0:
+    case 1:
+    case 2:
+    case 3:
+    case 4:
+    case 5:
+    case 6:
+    case 7:
+      return operate_on_map();
+    case 8:
+    case 9:
+      return operate_on_engine();
+    case 10:
+    case 11:
+      return sweep();
+    default:
+      return access();
+  }
+}
+
+void RandomRun::access() {
+  for (std::uint64_t n = random_.between(1, 6); n > 0 && rig_.ok(); --n) {
+    ModelRig::Process& p = some_process();
+    const VirtAddr page = some_page(*p.model);
+    const std::size_t word = random_.below(kWords);
+    if (random_.one_in(2)) {
+      (void)rig_.store(p, page, word, random_.one_in(16) ? 0 : next_value_++);
+    } else if (random_.one_in(4)) {
+      (void)rig_.check_page(p, page);
+    } else {
+      (void)rig_.load(p, page, word);
+    }
+  }
+}
+
+/// Many neighbours one after the other, upwards or downwards: clusters, read-ahead, memory pressure.
+void RandomRun::sweep() {
+  ModelRig::Process& p = some_process();
+  const VirtRange range = some_mapped_range(*p.model, 64);
+  const bool down = random_.one_in(4);
+  const bool writes = random_.one_in(2);
+  const std::uint64_t pages = to_pages(range.size()).value();
+  for (std::uint64_t i = 0; i < pages && rig_.ok(); ++i) {
+    const VirtAddr page = range.start + to_bytes(PageCount{down ? pages - 1 - i : i});
+    if (writes) {
+      (void)rig_.store(p, page, random_.below(kWords), next_value_++);
+    } else {
+      (void)rig_.load(p, page, 0);
+    }
+  }
+}
+
+void RandomRun::operate_on_map() {
+  ModelRig::Process& p = some_process();
+  switch (random_.below(16)) {
+    case 0:
+    case 1:
+    case 2:
+      return map();
+    case 3:
+    case 4:
+      (void)rig_.remove(p, random_.one_in(2) ? some_mapped_range(*p.model, 24) : some_range(*p.model, 24));
+      return;
+    case 5:
+    case 6: {
+      constexpr Prot kProts[] = {Prot::kNone,      Prot::kRead, Prot::kReadWrite,
+                                 Prot::kReadWrite, Prot::kAll,  Prot::kWrite};
+      (void)rig_.protect(p, some_mapped_range(*p.model, 32), kProts[random_.below(std::size(kProts))]);
+      return;
+    }
+    case 7: {
+      constexpr Inherit kHow[] = {Inherit::kCopy, Inherit::kCopy,  Inherit::kNone,
+                                  Inherit::kZero, Inherit::kShare, Inherit::kShare};
+      (void)rig_.inherit(p, some_range(*p.model, 48), kHow[random_.below(rig_.config().sharing ? 6 : 4)]);
+      return;
+    }
+    case 8:
+    case 9:
+      return advise();
+    case 10:
+    case 11:
+      return remap();
+    case 12:
+      return wire();
+    case 13:
+    case 14:
+      return fork_or_exit();
+    default:
+      return random_.one_in(2) ? invalid() : advise();
+  }
+}
+
+void RandomRun::map() {
+  ModelRig::Process& p = some_process();
+  using Placement = VmMap::MapRequest::Placement;
+  VmMap::MapRequest request;
+  request.length = ByteCount{random_.between(1, random_.one_in(3) ? 60 : 12) * kPageSize - random_.below(3)};
+  constexpr Placement kPlacements[] = {Placement::kAnywhere, Placement::kAnywhere, Placement::kFixedReplace,
+                                       Placement::kFixedExclusive};
+  request.placement = kPlacements[random_.below(4)];
+  request.hint = some_range(*p.model, 1).start;
+  if (random_.one_in(2) && request.placement == Placement::kAnywhere) request.hint = VirtAddr{0};
+  if (random_.one_in(8)) request.prot = Prot::kRead;
+  if (random_.one_in(16)) request.prot = Prot::kNone;
+  if (random_.one_in(16)) request.max_prot = request.prot | Prot::kRead;
+  if (random_.one_in(20)) request.kind = random_.one_in(2) ? EntryKind::kGuard : EntryKind::kForeign;
+  if (random_.one_in(10)) request.inherit = static_cast<Inherit>(random_.below(4));
+  if (!rig_.config().sharing && request.inherit == Inherit::kShare) request.inherit = Inherit::kCopy;
+  if (request.kind == EntryKind::kGuard) request.max_prot = Prot::kAll;
+  (void)rig_.map(p, request);
+}
+
+void RandomRun::advise() {
+  ModelRig::Process& p = some_process();
+  constexpr Advice kAdvice[] = {Advice::kNormal,   Advice::kSequential, Advice::kRandom,
+                                Advice::kWillNeed, Advice::kDontNeed,   Advice::kDontNeed,
+                                Advice::kFree,     Advice::kDiscard,    Advice::kDiscard};
+  (void)rig_.advise(p, some_mapped_range(*p.model, 40), kAdvice[random_.below(std::size(kAdvice))]);
+}
+
+void RandomRun::remap() {
+  ModelRig::Process& p = some_process();
+  const VirtRange from = some_mapped_range(*p.model, 24);
+  const ByteCount grown = from.size() + to_bytes(PageCount{random_.one_in(2) ? 0 : random_.below(8)});
+  VirtRange to{from.start, from.start + grown};
+  if (!random_.one_in(3)) to.start = some_range(*p.model, 1).start;
+  to.end = to.start + grown;
+  (void)rig_.remap(p, from, to, random_.one_in(4));
+}
+
+void RandomRun::wire() {
+  ModelRig::Process& p = some_process();
+  const WireKind kind = random_.one_in(2) ? WireKind::kUser : WireKind::kSystem;
+  const VirtRange range = some_mapped_range(*p.model, 8);
+  const std::uint64_t pages = to_pages(range.size()).value();
+  if (wired_pages() + pages <= rig_.config().max_wired && random_.one_in(2)) {
+    (void)rig_.wire(p, range, kind);
+  } else {
+    (void)rig_.unwire(p, some_mapped_range(*p.model, 40), kind);
+  }
+}
+
+void RandomRun::fork_or_exit() {
+  const std::size_t n = rig_.processes().size();
+  if (n < rig_.config().max_maps && !random_.one_in(3)) {
+    (void)rig_.fork(random_.below(n));
+  } else if (n > 1) {
+    rig_.exit(random_.below(n));
+  }
+}
+
+/// Arguments that must be refused and change nothing.
+void RandomRun::invalid() {
+  ModelRig::Process& p = some_process();
+  VirtRange range = some_range(*p.model, 16);
+  switch (random_.below(4)) {
+    case 0:
+      range.start = range.start + ByteCount{1};
+      break;
+    case 1:
+      range.end = range.start;
+      break;
+    case 2:
+      range.end = p.model->bounds().end + ByteCount{kPageSize};
+      break;
+    default:
+      range.start = p.model->bounds().start - ByteCount{kPageSize};
+      break;
+  }
+  switch (random_.below(5)) {
+    case 0:
+      (void)rig_.remove(p, range);
+      return;
+    case 1:
+      (void)rig_.protect(p, range, Prot::kRead);
+      return;
+    case 2:
+      (void)rig_.advise(p, range, Advice::kDiscard);
+      return;
+    case 3:
+      (void)rig_.wire(p, range, WireKind::kUser);
+      return;
+    default:
+      (void)rig_.remap(p, range, some_range(*p.model, 16), false);
+      return;
+  }
+}
+
+// ---- the engine and the machine
+// ----------------------------------------------------------------------------------
+
+void RandomRun::operate_on_engine() {
+  VmSystem& system = rig_.engine().system();
+  switch (random_.below(8)) {
+    case 0:
+    case 1:
+      rig_.note("reclaim -> %d", system.daemon().reclaim() ? 1 : 0);
+      return;
+    case 2:
+      rig_.note("scan active -> %zu", system.daemon().scan_active(random_.between(1, 40)));
+      return;
+    case 3:
+    case 4:
+      return drop_mappings();
+    case 5:
+      return resize();
+    case 6:
+      return trouble();
+    default:
+      return pin();
+  }
+}
+
+/// The law of the pmap: any unwired mapping may vanish at any time.
+void RandomRun::drop_mappings() {
+  auto& pmap = static_cast<SoftPmap&>(some_process().map->pmap());
+  const std::uint64_t one_in = random_.between(1, 4);
+  rig_.note("mappings dropped, one in %llu", static_cast<unsigned long long>(one_in));
+  pmap.drop_if([&](const SoftMapping&) { return random_.one_in(one_in); });
+}
+
+void RandomRun::resize() {
+  VmSystem& system = rig_.engine().system();
+  SoftMemory& memory = rig_.engine().machine().memory();
+  const std::uint64_t frames = memory.frame_limit().value();
+  const std::uint64_t budget = random_.between(std::min(rig_.config().least_frames, frames), frames);
+  memory.set_budget(PageCount{budget});
+  PageCount moved;
+  if (random_.one_in(3)) {
+    moved = system.grow(PageCount{random_.between(1, 40)});
+  } else if (random_.one_in(2)) {
+    moved = system.daemon().give_back(memory.surplus_wanted());
+  } else {
+    moved = system.daemon().shrink_to(PageCount{random_.between(rig_.config().least_frames, frames)});
+  }
+  rig_.note("budget %llu, %llu frames came or went", static_cast<unsigned long long>(budget),
+            static_cast<unsigned long long>(moved.value()));
+}
+
+void RandomRun::trouble() {
+  if (!rig_.config().io_errors) return;
+  FaultInjectingSwapDevice& disk = rig_.engine().disk(random_.below(rig_.engine().disks()));
+  const auto rate = [&] {
+    return random_.one_in(3) ? 0u
+                             : static_cast<std::uint32_t>(random_.below(random_.one_in(8) ? 65536 : 8000));
+  };
+  const std::uint32_t reads = rate();
+  const std::uint32_t writes = rate();
+  disk.set_failure_rate(reads, writes);
+  disk.set_full(random_.one_in(6));
+  disk.set_short_writes(random_.one_in(2));
+  disk.set_corrupt_reads(random_.one_in(8));
+  rig_.note("disk fails %u reads, %u writes of 65536", reads, writes);
+}
+
+void RandomRun::quiet_disks() {
+  for (std::size_t i = 0; i < rig_.engine().disks(); ++i) {
+    FaultInjectingSwapDevice& disk = rig_.engine().disk(i);
+    disk.set_failure_rate(0, 0);
+    disk.set_full(false);
+    disk.set_short_writes(false);
+    disk.set_corrupt_reads(false);
+  }
+}
+
+/// The machine uses a frame for a while: nobody may take its mappings away.
+void RandomRun::pin() {
+  if (!rig_.config().pins) return;
+  SoftPmapSystem& pmaps = rig_.engine().machine().pmaps();
+  if (pinned_.size() >= 3 || (!pinned_.empty() && random_.one_in(2))) {
+    pmaps.unpin(pinned_.front());
+    rig_.note("frame %u unpinned", pinned_.front().value());
+    pinned_.erase(pinned_.begin());
+    return;
+  }
+  std::vector<FrameNumber> mapped;
+  static_cast<SoftPmap&>(some_process().map->pmap()).for_each_mapping([&](const SoftMapping& mapping) {
+    mapped.push_back(mapping.frame);
+  });
+  if (mapped.empty()) return;
+  pinned_.push_back(mapped[random_.below(mapped.size())]);
+  pmaps.pin(pinned_.back());
+  rig_.note("frame %u pinned", pinned_.back().value());
+}
+
+}  // namespace enchilada::model

@@ -1,0 +1,52 @@
+// RandomRun: a random sequence of all operations on a ModelRig, from one seed.
+// Invariant: the seed decides the configuration and every step; a run ends at the first difference.
+#pragma once
+
+#include "model_rig.h"
+
+namespace enchilada::model {
+
+/// The machine, swap, tunables and troubles that a seed stands for.
+[[nodiscard]] RigConfig config_of(std::uint64_t seed);
+/// One line about it, for the report of a failure.
+[[nodiscard]] std::string describe(const RigConfig& config);
+
+class RandomRun {
+ public:
+  RandomRun(ModelRig& rig, std::uint64_t seed) : rig_(rig), random_(seed ^ 0x5eed) {}
+
+  void run(unsigned steps);
+
+ private:
+  void step();
+  void operate_on_map();
+  void operate_on_engine();
+  void access();
+  void sweep();
+  void trouble();
+  void map();
+  void advise();
+  void remap();
+  void wire();
+  void fork_or_exit();
+  void invalid();
+  void drop_mappings();
+  void resize();
+  void pin();
+  void quiet_disks();
+
+  [[nodiscard]] ModelRig::Process& some_process() {
+    return rig_.process(random_.below(rig_.processes().size()));
+  }
+  [[nodiscard]] VirtRange some_range(const ModelMap& model, std::uint64_t longest);
+  [[nodiscard]] VirtRange some_mapped_range(ModelMap& model, std::uint64_t longest);
+  [[nodiscard]] VirtAddr some_page(ModelMap& model);
+  [[nodiscard]] std::size_t wired_pages() const;
+
+  ModelRig& rig_;
+  Random random_;
+  std::uint64_t next_value_ = 1;
+  std::vector<FrameNumber> pinned_;
+};
+
+}  // namespace enchilada::model

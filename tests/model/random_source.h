@@ -1,0 +1,53 @@
+// Random numbers and seeds of the model tests. Invariant: one seed decides everything that a run does.
+#pragma once
+
+#include <cstdint>
+#include <cstdlib>
+#include <optional>
+
+namespace enchilada::model {
+
+/// splitmix64: small, fast, and the same everywhere.
+class Random {
+ public:
+  explicit Random(std::uint64_t seed) : state_(seed * 0x9e3779b97f4a7c15u + 0x2545f4914f6cdd1du) {}
+  std::uint64_t bits() {
+    std::uint64_t z = state_ += 0x9e3779b97f4a7c15u;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+  }
+  /// 0 .. n-1
+  std::uint64_t below(std::uint64_t n) { return bits() % n; }
+  /// from .. to
+  std::uint64_t between(std::uint64_t from, std::uint64_t to) { return from + below(to - from + 1); }
+  bool one_in(std::uint64_t n) { return below(n) == 0; }
+
+ private:
+  std::uint64_t state_;
+};
+
+/// ENCHILADA_SEED: replay this one seed.
+inline std::optional<std::uint64_t> replayed_seed() {
+  const char* const text = std::getenv("ENCHILADA_SEED");
+  if (text == nullptr) return std::nullopt;
+  return std::strtoull(text, nullptr, 0);
+}
+
+/// ENCHILADA_SEEDS: how many; else `usual`, or a tenth of it where a sanitizer slows everything down.
+inline std::uint64_t seed_count(std::uint64_t usual) {
+  if (const char* const text = std::getenv("ENCHILADA_SEEDS")) return std::strtoull(text, nullptr, 0);
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  return usual / 10 + 1;
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+  return usual / 10 + 1;
+#else
+  return usual;
+#endif
+#else
+  return usual;
+#endif
+}
+
+}  // namespace enchilada::model
