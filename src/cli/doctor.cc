@@ -2,11 +2,11 @@
 #include "cli/doctor.h"
 
 #include <fmt/format.h>
+#include <linux/seccomp.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
-#include <linux/seccomp.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -59,13 +59,16 @@ void kernel_lines(const HostFeatures& host, Sheet* sheet) {
 void seccomp_line(Sheet* sheet) {
   const unsigned action = SECCOMP_RET_TRAP;
   const long answer = syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &action);
-  sheet->line(answer == 0 ? Finding::kGood : Finding::kBad, "seccomp",
-              answer == 0 ? "filters with traps work: system calls on absent pages are caught"
-                          : fmt::format("SECCOMP_RET_TRAP is not available ({}): the kernel needs CONFIG_SECCOMP_FILTER",
-                                        std::strerror(errno)));
+  sheet->line(
+      answer == 0 ? Finding::kGood : Finding::kBad, "seccomp",
+      answer == 0
+          ? "filters with traps work: system calls on absent pages are caught"
+          : fmt::format("SECCOMP_RET_TRAP is not available ({}): the kernel needs CONFIG_SECCOMP_FILTER",
+                        std::strerror(errno)));
   const int mode = prctl(PR_GET_SECCOMP, 0, 0, 0, 0);
   if (mode == SECCOMP_MODE_FILTER) {
-    sheet->line(Finding::kNote, "container", "a seccomp filter is already in force here (container or sandbox)");
+    sheet->line(Finding::kNote, "container",
+                "a seccomp filter is already in force here (container or sandbox)");
   }
 }
 
@@ -76,24 +79,27 @@ void memfd_line(Sheet* sheet) {
   if (fd >= 0) close(fd);
 }
 
-std::string limit_text(rlim_t value) { return value == RLIM_INFINITY ? "unlimited" : human_bytes(value); }
+std::string limit_text(rlim_t value) {
+  return value == RLIM_INFINITY ? "unlimited" : human_bytes(value);
+}
 
 void limit_lines(Sheet* sheet) {
   struct rlimit limit {};
   getrlimit(RLIMIT_AS, &limit);
   // The window for managed memory is reserved address space; nothing of it is touched.
-  sheet->line(limit.rlim_cur == RLIM_INFINITY ? Finding::kGood : Finding::kBad, "address space",
-              limit.rlim_cur == RLIM_INFINITY
-                  ? "unlimited"
-                  : fmt::format("limited to {}: raise it with 'ulimit -v unlimited'", limit_text(limit.rlim_cur)));
+  sheet->line(
+      limit.rlim_cur == RLIM_INFINITY ? Finding::kGood : Finding::kBad, "address space",
+      limit.rlim_cur == RLIM_INFINITY
+          ? "unlimited"
+          : fmt::format("limited to {}: raise it with 'ulimit -v unlimited'", limit_text(limit.rlim_cur)));
   getrlimit(RLIMIT_NOFILE, &limit);
   sheet->line(limit.rlim_cur >= 64 ? Finding::kGood : Finding::kBad, "descriptors",
               fmt::format("{} (at most {})", limit.rlim_cur, limit.rlim_max));
   getrlimit(RLIMIT_FSIZE, &limit);
   sheet->line(limit.rlim_cur == RLIM_INFINITY ? Finding::kGood : Finding::kNote, "file size",
-              limit.rlim_cur == RLIM_INFINITY
-                  ? "unlimited"
-                  : fmt::format("the swap file cannot grow beyond {} (ulimit -f)", limit_text(limit.rlim_cur)));
+              limit.rlim_cur == RLIM_INFINITY ? "unlimited"
+                                              : fmt::format("the swap file cannot grow beyond {} (ulimit -f)",
+                                                            limit_text(limit.rlim_cur)));
 }
 
 void memory_lines(Sheet* sheet) {
@@ -102,7 +108,8 @@ void memory_lines(Sheet* sheet) {
               fmt::format("{} available; --ram is {} when not given", human_bytes(available),
                           human_bytes(available / 2)));
   const std::uint64_t limit = cgroup_limit();
-  sheet->line(Finding::kGood, "cgroup", limit == 0 ? "no memory limit" : fmt::format("limit {}", human_bytes(limit)));
+  sheet->line(Finding::kGood, "cgroup",
+              limit == 0 ? "no memory limit" : fmt::format("limit {}", human_bytes(limit)));
   const std::string thp = first_line("/sys/kernel/mm/transparent_hugepage/enabled");
   sheet->line(Finding::kGood, "huge pages",
               thp.empty() ? "none" : fmt::format("{} (managed memory does not use them)", thp));
@@ -113,16 +120,17 @@ void swap_line(Sheet* sheet) {
   const SwapPlace place = examine_swap_directory(folder);
   if (!place.usable) {
     sheet->line(Finding::kBad, "swap",
-                fmt::format("no file can be made in {} ({}): use --swap DIRECTORY or ENCHILADA_SWAP_DIR", folder,
-                            place.why));
+                fmt::format("no file can be made in {} ({}): use --swap DIRECTORY or ENCHILADA_SWAP_DIR",
+                            folder, place.why));
     return;
   }
   const std::uint64_t size = default_swap_size(place.free_bytes);
   sheet->line(place.direct ? Finding::kGood : Finding::kNote, "swap",
               fmt::format("{}: {} free, up to {} are used, {}", folder, human_bytes(place.free_bytes),
                           human_bytes(size),
-                          place.direct ? "direct I/O" : "buffered: this filesystem has no direct I/O, so the page "
-                                                        "cache holds a second copy"));
+                          place.direct ? "direct I/O"
+                                       : "buffered: this filesystem has no direct I/O, so the page "
+                                         "cache holds a second copy"));
 }
 
 void library_line(Sheet* sheet) {
@@ -145,7 +153,8 @@ int doctor_command() {
   memory_lines(&sheet);
   swap_line(&sheet);
   library_line(&sheet);
-  fmt::print("{}\n", sheet.usable() ? "Programs can be run here." : "Programs cannot be run here: see BAD above.");
+  fmt::print("{}\n",
+             sheet.usable() ? "Programs can be run here." : "Programs cannot be run here: see BAD above.");
   return sheet.usable() ? 0 : 1;
 }
 

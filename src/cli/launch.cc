@@ -1,7 +1,8 @@
 // fork, execve, waitpid.
 //
-// The program stays in our process group, so the terminal's signals reach it directly; we outlive SIGINT and SIGQUIT to
-// report, and stop and go on with it on SIGTSTP and SIGCONT, which need nothing. What is sent to us alone is passed on.
+// The program stays in our process group, so the terminal's signals reach it directly; we outlive SIGINT and
+// SIGQUIT to report, and stop and go on with it on SIGTSTP and SIGCONT, which need nothing. What is sent to
+// us alone is passed on.
 #include "cli/launch.h"
 
 #include <fcntl.h>
@@ -59,6 +60,7 @@ class Forwarding {
 
 std::vector<char*> pointers(const std::vector<std::string>& strings) {
   std::vector<char*> result;
+  result.reserve(strings.size() + 1);
   for (const std::string& s : strings) result.push_back(const_cast<char*>(s.c_str()));
   result.push_back(nullptr);
   return result;
@@ -101,7 +103,8 @@ ChildEnd run_child(const std::string& path, const std::vector<std::string>& argu
   sigset_t all;
   sigset_t mask;
   sigfillset(&all);
-  sigprocmask(SIG_BLOCK, &all, &mask);  // no signal may meet a handler without a child, or a child with our handler
+  sigprocmask(SIG_BLOCK, &all,
+              &mask);  // no signal may meet a handler without a child, or a child with our handler
   Forwarding forwarding;
   const pid_t child = fork();
   if (child == 0) {

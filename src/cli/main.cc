@@ -46,22 +46,27 @@ class RunFormatter : public CLI::Formatter {
 };
 
 void add_run(CLI::App& app, Arguments* a) {
-  CLI::App* run = app.add_subcommand("run", "Run a program, and all its children, in a bounded amount of memory");
-  run->add_option("--ram", a->ram, "Memory for the program and its children together (default: half of what is available)")
+  CLI::App* run =
+      app.add_subcommand("run", "Run a program, and all its children, in a bounded amount of memory");
+  run->add_option("--ram", a->ram,
+                  "Memory for the program and its children together (default: half of what is available)")
       ->type_name("SIZE");
-  run->add_option("--swap", a->run.swap,
-                  "Where to page out: PATH[:SIZE], a directory (default $ENCHILADA_SWAP_DIR or /var/tmp), a file or a "
-                  "block device; may be repeated")
+  run->add_option(
+         "--swap", a->run.swap,
+         "Where to page out: PATH[:SIZE], a directory (default $ENCHILADA_SWAP_DIR or /var/tmp), a file or a "
+         "block device; may be repeated")
       ->type_name("SPEC")
       ->allow_extra_args(false);
   run->add_option("--stats", a->run.stats_file, "Write all counters to this file as JSON (docs/stats.md)")
       ->type_name("FILE");
-  run->add_option("--set", a->run.settings, "Choose how a mechanism works; '--set help' lists them; may be repeated")
+  run->add_option("--set", a->run.settings,
+                  "Choose how a mechanism works; '--set help' lists them; may be repeated")
       ->type_name("MECHANISM=MODE")
       ->allow_extra_args(false);
   run->add_flag("-q,--quiet", a->run.quiet, "No summary at the end");
   run->add_flag("-v,--verbose", a->run.verbose, "Say more about what is managed");
-  run->add_flag("--force-copy", a->run.force_copy, "Use the transport of older kernels (copy instead of move)");
+  run->add_flag("--force-copy", a->run.force_copy,
+                "Use the transport of older kernels (copy instead of move)");
   run->footer(kExamples);
   run->formatter(std::make_shared<RunFormatter>());
 }
@@ -72,7 +77,8 @@ int do_run(CLI::App& run, Arguments* a) {
     fmt::print("{}", settings_help());
     return 0;
   }
-  if (a->run.command.empty()) throw UserError("run: which program? enchilada run [OPTIONS] -- PROGRAM [ARGUMENTS...]");
+  if (a->run.command.empty())
+    throw UserError("run: which program? enchilada run [OPTIONS] -- PROGRAM [ARGUMENTS...]");
   if (run.count("--ram") != 0) {
     const auto bytes = parse_size(a->ram);
     if (!bytes) throw UserError(fmt::format("--ram {}: not a size (64K, 128M, 4G, 1.5G)", a->ram));
@@ -89,8 +95,9 @@ std::string one_line(std::string text) {
   return text;
 }
 
-/// Takes the program and its arguments off the end of `words`: what follows "--", or the first word that is neither an
-/// option of `run` nor an option's value. They are the program's business and must not be parsed here.
+/// Takes the program and its arguments off the end of `words`: what follows "--", or the first word that is
+/// neither an option of `run` nor an option's value. They are the program's business and must not be parsed
+/// here.
 std::vector<std::string> split_command(std::vector<std::string>* words, const CLI::App& run) {
   std::size_t at = 1;
   for (; at < words->size() && (*words)[at] != "--"; ++at) {
@@ -101,7 +108,8 @@ std::vector<std::string> split_command(std::vector<std::string>* words, const CL
   }
   at = std::min(at, words->size());
   const bool marked = at < words->size() && (*words)[at] == "--";
-  std::vector<std::string> command(words->begin() + static_cast<std::ptrdiff_t>(marked ? at + 1 : at), words->end());
+  std::vector<std::string> command(words->begin() + static_cast<std::ptrdiff_t>(marked ? at + 1 : at),
+                                   words->end());
   words->resize(at);
   return command;
 }
@@ -115,7 +123,8 @@ int dispatch(int argc, char** argv) {
   add_run(app, &arguments);
   app.add_subcommand("doctor", "What this machine offers, what will be used, and what to change");
   std::vector<std::string> words(argv + 1, argv + argc);
-  if (words.empty()) throw UserError("which command? enchilada run or enchilada doctor; enchilada --help says more");
+  if (words.empty())
+    throw UserError("which command? enchilada run or enchilada doctor; enchilada --help says more");
   if (!words.front().starts_with("-") && words.front() != "run" && words.front() != "doctor") {
     throw UserError(fmt::format("{}: no such command; enchilada --help lists them", words.front()));
   }

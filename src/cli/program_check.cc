@@ -33,7 +33,8 @@ bool is_executable_file(const std::string& path) {
   return stat(path.c_str(), &st) == 0 && S_ISREG(st.st_mode) && access(path.c_str(), X_OK) == 0;
 }
 
-/// Search of execvp: the first executable of PATH; remembers whether a file of that name was found that is not one.
+/// Search of execvp: the first executable of PATH; remembers whether a file of that name was found that is
+/// not one.
 std::string find_in_path(const std::string& name) {
   const char* variable = std::getenv("PATH");
   const std::string_view path = variable != nullptr ? variable : "/bin:/usr/bin";
@@ -41,7 +42,7 @@ std::string find_in_path(const std::string& name) {
   for (std::size_t at = 0; at <= path.size();) {
     const std::size_t end = std::min(path.find(':', at), path.size());
     const std::string folder(path.substr(at, end - at));
-    const std::string candidate = (folder.empty() ? "." : folder) + "/" + name;
+    std::string candidate = (folder.empty() ? "." : folder) + "/" + name;
     if (is_executable_file(candidate)) return candidate;
     if (unusable.empty() && access(candidate.c_str(), F_OK) == 0) unusable = candidate;
     at = end + 1;
@@ -59,7 +60,8 @@ std::string locate(const std::string& name) {
     throw UserError(fmt::format("{}: {}", name, std::strerror(errno)), status);
   }
   if (S_ISDIR(st.st_mode)) throw UserError(fmt::format("{}: is a directory", name), kStatusNotExecutable);
-  if (!is_executable_file(name)) throw UserError(fmt::format("{}: not executable", name), kStatusNotExecutable);
+  if (!is_executable_file(name))
+    throw UserError(fmt::format("{}: not executable", name), kStatusNotExecutable);
   return name;
 }
 
@@ -69,8 +71,9 @@ void refuse_privileged(const std::string& path) {
   const bool set_user = (st.st_mode & S_ISUID) != 0 && st.st_uid != geteuid();
   const bool set_group = (st.st_mode & S_ISGID) != 0 && (st.st_mode & S_IXGRP) != 0 && st.st_gid != getegid();
   if (set_user || set_group) {
-    throw UserError(fmt::format("{}: is set{}id: the loader ignores LD_PRELOAD for it, so it cannot be managed", path,
-                                set_user ? "u" : "g"));
+    throw UserError(
+        fmt::format("{}: is set{}id: the loader ignores LD_PRELOAD for it, so it cannot be managed", path,
+                    set_user ? "u" : "g"));
   }
   if (geteuid() != 0 && getxattr(path.c_str(), "security.capability", nullptr, 0) > 0) {
     throw UserError(fmt::format(
@@ -109,8 +112,8 @@ void check_elf(const std::string& path, int fd) {
     if (!read_at(fd, header.e_phoff + std::uint64_t{i} * header.e_phentsize, &segment)) break;
     if (segment.p_type == PT_INTERP) return;
   }
-  throw UserError(fmt::format("{}: is statically linked: no library can be loaded into it, so it cannot be managed",
-                              path));
+  throw UserError(fmt::format(
+      "{}: is statically linked: no library can be loaded into it, so it cannot be managed", path));
 }
 
 }  // namespace
@@ -134,10 +137,12 @@ ProgramInfo check_program(const std::string& name) {
     const bool marked = text.starts_with("#!");
     const std::string interpreter = marked ? interpreter_of(text) : "/bin/sh";
     if (!marked && text.find('\0') != std::string_view::npos) {
-      throw UserError(fmt::format("{}: is not a program (neither ELF nor a script)", path), kStatusNotExecutable);
+      throw UserError(fmt::format("{}: is not a program (neither ELF nor a script)", path),
+                      kStatusNotExecutable);
     }
     if (interpreter.empty() || !is_executable_file(interpreter)) {
-      throw UserError(fmt::format("{}: its interpreter {} cannot be run", path, interpreter), kStatusNotExecutable);
+      throw UserError(fmt::format("{}: its interpreter {} cannot be run", path, interpreter),
+                      kStatusNotExecutable);
     }
     if (depth == 0) info.shell_script = !marked;
     info.interpreter = interpreter;

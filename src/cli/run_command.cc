@@ -66,6 +66,7 @@ std::vector<OpenedSwap> open_all(const RunOptions& options) {
     throw UserError(fmt::format("--swap: at most {} swap files can be used", kMaxSwapFiles));
   }
   std::vector<OpenedSwap> opened;
+  opened.reserve(specs.size());
   for (const std::string& spec : specs) opened.push_back(open_swap(spec));
   return opened;
 }
@@ -117,7 +118,9 @@ std::vector<std::string> child_environment(const ProcessTree& tree, const std::s
           fmt::format("LD_PRELOAD={}{}", library, rest)};
 }
 
-std::string base_name(const std::string& path) { return path.substr(path.rfind('/') + 1); }
+std::string base_name(const std::string& path) {
+  return path.substr(path.rfind('/') + 1);
+}
 
 RunReport make_report(const RunOptions& options, const ProcessTree& tree, const SwapSpace& space,
                       const std::vector<OpenedSwap>& swap, const ChildEnd& end, double seconds) {
@@ -155,7 +158,8 @@ void tell(const RunOptions& options, const RunReport& report, int stats) {
   if (options.quiet) return;
   if (report.processes == 0) {
     write_all(STDERR_FILENO, fmt::format("enchilada: {} was not managed: it did not load enchilada's library"
-                                         " (LD_PRELOAD ignored or cleared)\n", report.program));
+                                         " (LD_PRELOAD ignored or cleared)\n",
+                                         report.program));
     return;
   }
   write_all(STDERR_FILENO, summary_text(report));
@@ -173,8 +177,10 @@ int run_command(const RunOptions& options) {
   const TreeConfig config = make_config(options, frames, swap);
   for (const OpenedSwap& s : swap) {
     if (!s.direct && !options.quiet) {
-      write_all(STDERR_FILENO, fmt::format("enchilada: note: no direct I/O in {}: the page cache holds a second copy of "
-                                           "what is swapped out\n", s.place));
+      write_all(STDERR_FILENO,
+                fmt::format("enchilada: note: no direct I/O in {}: the page cache holds a second copy of "
+                            "what is swapped out\n",
+                            s.place));
     }
   }
   const OwnedDescriptor stats = open_stats(options.stats_file);

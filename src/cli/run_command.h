@@ -15,8 +15,8 @@ struct RunOptions {
   bool quiet = false;
   bool verbose = false;
   bool force_copy = false;
-  std::vector<std::string> settings;       // MECHANISM=MODE
-  std::vector<std::string> command;        // program and arguments
+  std::vector<std::string> settings;  // MECHANISM=MODE
+  std::vector<std::string> command;   // program and arguments
 };
 
 /// Runs it to its end. Returns the exit status for the shell. Throws UserError before anything was started.

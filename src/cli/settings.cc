@@ -42,14 +42,17 @@ void check_setting(const std::string& setting) {
   for (const Setting& s : kSettings) {
     if (s.mechanism != mechanism) continue;
     if (has_mode(s.modes, mode)) return;
-    throw UserError(fmt::format("--set {}: {} has no mode '{}' (modes: {})", setting, mechanism, mode, s.modes));
+    throw UserError(
+        fmt::format("--set {}: {} has no mode '{}' (modes: {})", setting, mechanism, mode, s.modes));
   }
-  throw UserError(fmt::format("--set {}: there is no mechanism '{}'; --set help lists them", setting, mechanism));
+  throw UserError(
+      fmt::format("--set {}: there is no mechanism '{}'; --set help lists them", setting, mechanism));
 }
 
 std::string settings_help() {
   std::string text = "Mechanisms and their modes (the first is the default):\n";
-  for (const Setting& s : kSettings) text += fmt::format("  {:<12} {:<18} {}\n", s.mechanism, s.modes, s.what);
+  for (const Setting& s : kSettings)
+    text += fmt::format("  {:<12} {:<18} {}\n", s.mechanism, s.modes, s.what);
   return text;
 }
 

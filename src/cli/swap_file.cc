@@ -98,18 +98,18 @@ OpenedSwap open_in_directory(const Spec& spec) {
 OpenedSwap open_named(const Spec& spec, const struct stat* st) {
   OpenedSwap swap;
   swap.place = spec.path;
-  const auto open_it = [&](int flags) {
-    return open(spec.path.c_str(), O_RDWR | O_CLOEXEC | flags, 0600);
-  };
+  const auto open_it = [&](int flags) { return open(spec.path.c_str(), O_RDWR | O_CLOEXEC | flags, 0600); };
   if (st == nullptr) throw UserError(fmt::format("swap file {}: no such file or directory", spec.path));
   const bool device = S_ISBLK(st->st_mode);
   if (!device && !S_ISREG(st->st_mode)) {
-    throw UserError(fmt::format("swap file {}: is neither a directory, nor a file, nor a block device", spec.path));
+    throw UserError(
+        fmt::format("swap file {}: is neither a directory, nor a file, nor a block device", spec.path));
   }
-  swap.descriptor = open_direct_or_buffered([&](int flags) { return open_it(device ? flags | O_EXCL : flags); },
-                                            &swap.direct);
+  swap.descriptor = open_direct_or_buffered(
+      [&](int flags) { return open_it(device ? flags | O_EXCL : flags); }, &swap.direct);
   if (swap.descriptor < 0) cannot_open(spec.path);
-  // Two runs in one file would read each other's pages. The lock goes with the last process that has the descriptor.
+  // Two runs in one file would read each other's pages. The lock goes with the last process that has the
+  // descriptor.
   if (flock(swap.descriptor, LOCK_EX | LOCK_NB) != 0) {
     close(swap.descriptor);
     throw UserError(fmt::format("swap file {}: is in use by another enchilada run", spec.path));
@@ -123,7 +123,8 @@ OpenedSwap open_named(const Spec& spec, const struct stat* st) {
   swap.bytes = spec.bytes ? *spec.bytes : size;
   if (swap.bytes < kPage) {
     close(swap.descriptor);
-    throw UserError(fmt::format("swap file {}: is empty; say how large it may grow: {}:SIZE", spec.path, spec.path));
+    throw UserError(
+        fmt::format("swap file {}: is empty; say how large it may grow: {}:SIZE", spec.path, spec.path));
   }
   return swap;
 }
@@ -135,8 +136,8 @@ int move_high(int fd) {
   if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return fd;
   rlim_t from = std::min<rlim_t>(limit.rlim_cur, kHighest + 1 - kRoom);
   const bool raise = from + kRoom > limit.rlim_cur && limit.rlim_max >= from + kRoom;
-  // Just above the soft limit, where a program that closes "all" its descriptors by count does not come. A descriptor
-  // stays valid when the limit goes down again.
+  // Just above the soft limit, where a program that closes "all" its descriptors by count does not come. A
+  // descriptor stays valid when the limit goes down again.
   struct rlimit wider = limit;
   wider.rlim_cur = from + kRoom;
   if (raise && setrlimit(RLIMIT_NOFILE, &wider) != 0) wider = limit;
@@ -168,7 +169,8 @@ OpenedSwap open_swap(const std::string& text) {
   const Spec spec = parse_spec(text);
   struct stat st {};
   const bool exists = stat(spec.path.c_str(), &st) == 0;
-  OpenedSwap swap = exists && S_ISDIR(st.st_mode) ? open_in_directory(spec) : open_named(spec, exists ? &st : nullptr);
+  OpenedSwap swap =
+      exists && S_ISDIR(st.st_mode) ? open_in_directory(spec) : open_named(spec, exists ? &st : nullptr);
   swap.bytes = std::min({swap.bytes, kMaxSwap, file_size_limit()}) & ~(kPage - 1);
   struct stat opened {};
   if (fstat(swap.descriptor, &opened) == 0 && S_ISREG(opened.st_mode) &&

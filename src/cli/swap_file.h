@@ -1,7 +1,8 @@
 // Swap files, and descriptors that exec'd children inherit.
 //
-// A swap file never has a name (O_TMPFILE), so nothing is left behind however the tree ends. Descriptors go to high
-// numbers, where programs that count on low ones do not meet them, but not so high that the table costs memory.
+// A swap file never has a name (O_TMPFILE), so nothing is left behind however the tree ends. Descriptors go
+// to high numbers, where programs that count on low ones do not meet them, but not so high that the table
+// costs memory.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +21,8 @@ struct OpenedSwap {
 /// Moves a descriptor to a high number, without CLOEXEC.
 int move_high(int fd);
 
-/// SPEC is PATH[:SIZE]: a directory (an unnamed file is made in it), a file, or a block device. Throws UserError.
+/// SPEC is PATH[:SIZE]: a directory (an unnamed file is made in it), a file, or a block device. Throws
+/// UserError.
 OpenedSwap open_swap(const std::string& spec);
 /// $ENCHILADA_SWAP_DIR, or /var/tmp.
 std::string default_swap_directory();

@@ -75,7 +75,8 @@ std::uint64_t available_memory() {
 
 std::string preload_library() {
   if (const char* chosen = std::getenv("ENCHILADA_PRELOAD_LIBRARY"); chosen != nullptr && *chosen != 0) {
-    if (access(chosen, R_OK) != 0) throw UserError(fmt::format("ENCHILADA_PRELOAD_LIBRARY: cannot read {}", chosen));
+    if (access(chosen, R_OK) != 0)
+      throw UserError(fmt::format("ENCHILADA_PRELOAD_LIBRARY: cannot read {}", chosen));
     return chosen;
   }
   const std::string folder = own_folder();
@@ -83,15 +84,17 @@ std::string preload_library() {
     const std::string path = folder + place + std::string(kLibrary);
     if (access(path.c_str(), R_OK) != 0) continue;
     std::array<char, PATH_MAX> real{};
-    const std::string clean = realpath(path.c_str(), real.data()) != nullptr ? real.data() : path;
+    std::string clean = realpath(path.c_str(), real.data()) != nullptr ? real.data() : path;
     // The loader splits LD_PRELOAD at both, and knows no way to quote them.
     if (clean.find_first_of(": ") != std::string::npos) {
-      throw UserError(fmt::format("{}: the loader cannot preload from a path with a space or a colon", clean));
+      throw UserError(
+          fmt::format("{}: the loader cannot preload from a path with a space or a colon", clean));
     }
     return clean;
   }
-  throw UserError(fmt::format("{} is not found beside the command (looked in {}/../lib): the installation is incomplete",
-                              kLibrary, folder));
+  throw UserError(
+      fmt::format("{} is not found beside the command (looked in {}/../lib): the installation is incomplete",
+                  kLibrary, folder));
 }
 
 void require_usable_host() {
@@ -99,6 +102,8 @@ void require_usable_host() {
   if (!features.usable()) throw UserError(features.reason);
 }
 
-bool host_can_move() { return probe_host_features().move; }
+bool host_can_move() {
+  return probe_host_features().move;
+}
 
 }  // namespace enchilada::cli

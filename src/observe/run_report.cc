@@ -25,7 +25,9 @@ std::string outcome(const RunReport& r) {
   return fmt::format("ended with status {}", r.exit_status);
 }
 
-std::string line(const char* label, const std::string& text) { return fmt::format("  {:<12} {}\n", label, text); }
+std::string line(const char* label, const std::string& text) {
+  return fmt::format("  {:<12} {}\n", label, text);
+}
 
 }  // namespace
 
@@ -68,7 +70,9 @@ std::uint64_t CounterTotals::percentile(double share) const {
   return 0;
 }
 
-std::uint64_t RunReport::own_bytes() const { return counters.get(&VmCounters::metadata_bytes) + segment_bytes; }
+std::uint64_t RunReport::own_bytes() const {
+  return counters.get(&VmCounters::metadata_bytes) + segment_bytes;
+}
 
 std::string human_bytes(std::uint64_t bytes) {
   static constexpr const char* kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
@@ -79,7 +83,8 @@ std::string human_bytes(std::uint64_t bytes) {
     ++unit;
   }
   const bool whole = value >= 100 || value == static_cast<double>(static_cast<std::uint64_t>(value));
-  return whole ? fmt::format("{:.0f} {}", value, kUnits[unit]) : fmt::format("{:.1f} {}", value, kUnits[unit]);
+  return whole ? fmt::format("{:.0f} {}", value, kUnits[unit])
+               : fmt::format("{:.1f} {}", value, kUnits[unit]);
 }
 
 std::string human_time(std::uint64_t nanoseconds) {
@@ -109,31 +114,37 @@ std::string summary_text(const RunReport& r) {
   const std::uint64_t out = c.get(&VmCounters::swappgsout);
   const std::uint64_t writes = c.get(&VmCounters::swapout);
   const std::uint64_t ahead = c.get(&VmCounters::readahead_pages);
-  std::string text = fmt::format("enchilada: {} {} after {:.2f} s; {} process{} managed{}\n", r.program, outcome(r),
-                                 r.seconds, human_count(r.processes), r.processes == 1 ? "" : "es",
-                                 r.processes_alive == 0 ? "" : fmt::format(", {} still alive", r.processes_alive));
-  text += line("faults", fmt::format("{}: zero-fill {}, copy-on-write {}, page-in {}, soft {}, reactivated {}",
-                                     number(&VmCounters::vm_faults), number(&VmCounters::zfod),
-                                     number(&VmCounters::cow_faults), number(&VmCounters::io_faults),
-                                     number(&VmCounters::soft_faults), number(&VmCounters::reactivated)));
+  std::string text =
+      fmt::format("enchilada: {} {} after {:.2f} s; {} process{} managed{}\n", r.program, outcome(r),
+                  r.seconds, human_count(r.processes), r.processes == 1 ? "" : "es",
+                  r.processes_alive == 0 ? "" : fmt::format(", {} still alive", r.processes_alive));
+  text +=
+      line("faults", fmt::format("{}: zero-fill {}, copy-on-write {}, page-in {}, soft {}, reactivated {}",
+                                 number(&VmCounters::vm_faults), number(&VmCounters::zfod),
+                                 number(&VmCounters::cow_faults), number(&VmCounters::io_faults),
+                                 number(&VmCounters::soft_faults), number(&VmCounters::reactivated)));
   text += line("fault time", fmt::format("{} in all: p50 {}, p99 {}, max {}", human_time(c.time_sum),
                                          human_time(c.percentile(0.50)), human_time(c.percentile(0.99)),
                                          human_time(c.time_max)));
-  text += line("paged in", fmt::format("{} pages in {} reads{}", human_count(in), human_count(reads), per(in, reads)));
+  text += line("paged in",
+               fmt::format("{} pages in {} reads{}", human_count(in), human_count(reads), per(in, reads)));
   if (ahead != 0) {
     const std::uint64_t hits = c.get(&VmCounters::readahead_hits);
-    text += line("read-ahead", fmt::format("{} pages, {:.1f} % of them used", human_count(ahead), percent(hits, ahead)));
+    text += line("read-ahead",
+                 fmt::format("{} pages, {:.1f} % of them used", human_count(ahead), percent(hits, ahead)));
   }
-  text += line("paged out", fmt::format("{} pages in {} writes{}, {} more were clean", human_count(out),
-                                        human_count(writes), per(out, writes), number(&VmCounters::swap_clean)));
+  text +=
+      line("paged out", fmt::format("{} pages in {} writes{}, {} more were clean", human_count(out),
+                                    human_count(writes), per(out, writes), number(&VmCounters::swap_clean)));
   text += line("resident", fmt::format("peak {} ({} pages) of --ram {}", human_bytes(r.peak_resident_bytes),
                                        human_count(r.peak_resident_bytes / 4096), human_bytes(r.ram_bytes)));
   text += line("swap", fmt::format("peak {} of {}, {} in use now", human_bytes(r.swap_peak_bytes),
                                    human_bytes(r.swap_bytes), human_bytes(r.swap_used_bytes)));
-  text += line("own memory",
-               fmt::format("{}: {} metadata, {} shared segment; {:.2f} % of {} managed", human_bytes(r.own_bytes()),
-                           human_bytes(c.get(&VmCounters::metadata_bytes)), human_bytes(r.segment_bytes),
-                           percent(r.own_bytes(), r.managed_bytes()), human_bytes(r.managed_bytes())));
+  text += line(
+      "own memory",
+      fmt::format("{}: {} metadata, {} shared segment; {:.2f} % of {} managed", human_bytes(r.own_bytes()),
+                  human_bytes(c.get(&VmCounters::metadata_bytes)), human_bytes(r.segment_bytes),
+                  percent(r.own_bytes(), r.managed_bytes()), human_bytes(r.managed_bytes())));
   const std::uint64_t errors = c.get(&VmCounters::io_errors);
   if (errors != 0) text += line("I/O errors", human_count(errors));
   return text;

@@ -1,7 +1,7 @@
 // RunReport: the figures of one finished (or running) process tree, and the two ways of telling them.
 //
-// Plain numbers, gathered by the caller. Invariant: text and JSON are made from the same report, so they never
-// disagree; neither changes anything.
+// Plain numbers, gathered by the caller. Invariant: text and JSON are made from the same report, so they
+// never disagree; neither changes anything.
 #pragma once
 
 #include <array>
@@ -24,7 +24,8 @@ struct CounterTotals {
   /// Adds one process's counters. Of the levels, metadata_bytes adds up, the others keep the largest.
   void add(const VmCounters& counters);
   [[nodiscard]] std::uint64_t get(Counter VmCounters::*field) const;
-  /// Nanoseconds below which `share` (0..1) of the timed faults ended: the upper end of the bucket, at most the maximum.
+  /// Nanoseconds below which `share` (0..1) of the timed faults ended: the upper end of the bucket, at most
+  /// the maximum.
   [[nodiscard]] std::uint64_t percentile(double share) const;
   [[nodiscard]] std::uint64_t timed_faults() const;
 };

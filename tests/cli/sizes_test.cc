@@ -22,8 +22,8 @@ TEST(Sizes, WhatPeopleWrite) {
 }
 
 TEST(Sizes, Nonsense) {
-  for (const char* text : {"", " ", "M", ".", "x", "-1", "+1", "1X", "1 M", "1MM", "0x10", "1e9", "1.2.3", "64Ki b",
-                           "99999999999999999999", "8E", "9000000T", "1.00000000000001G"}) {
+  for (const char* text : {"", " ", "M", ".", "x", "-1", "+1", "1X", "1 M", "1MM", "0x10", "1e9", "1.2.3",
+                           "64Ki b", "99999999999999999999", "8E", "9000000T", "1.00000000000001G"}) {
     EXPECT_FALSE(parse_size(text).has_value()) << text;
   }
 }

@@ -33,7 +33,9 @@ bool answers_signal(std::uint32_t pid) noexcept {
 
 }  // namespace
 
-std::uint32_t own_pid() noexcept { return static_cast<std::uint32_t>(raw_syscall(__NR_getpid)); }
+std::uint32_t own_pid() noexcept {
+  return static_cast<std::uint32_t>(raw_syscall(__NR_getpid));
+}
 
 std::uint64_t monotonic_ns() noexcept {
   std::int64_t time[2] = {0, 0};
@@ -82,7 +84,7 @@ ProcessProbe probe_process(std::uint32_t pid) noexcept {
   const long descriptor =
       raw_syscall(__NR_openat, AT_FDCWD, reinterpret_cast<long>(path), O_RDONLY | O_CLOEXEC);
   if (descriptor >= 0) {
-    char text[1024];
+    char text[1024] = {};
     long got;
     do {
       got = raw_syscall(__NR_read, descriptor, reinterpret_cast<long>(text), sizeof(text));
@@ -90,7 +92,8 @@ ProcessProbe probe_process(std::uint32_t pid) noexcept {
     raw_syscall(__NR_close, descriptor);
     if (got > 0) probe = parse_stat(text, static_cast<std::uint64_t>(got));
   }
-  if (probe.life == ProcessProbe::Life::kUnknown && !answers_signal(pid)) probe.life = ProcessProbe::Life::kGone;
+  if (probe.life == ProcessProbe::Life::kUnknown && !answers_signal(pid))
+    probe.life = ProcessProbe::Life::kGone;
   return probe;
 }
 

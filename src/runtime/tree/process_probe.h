@@ -1,7 +1,7 @@
 // Is a process there, and is it still the same one? Read from /proc/PID/stat with raw system calls.
 //
-// Invariants: async-signal-safe (no malloc, no libc); when in doubt a process counts as alive, because taking a living
-// process's slot away loses its data, while keeping a dead one's only delays its frames.
+// Invariants: async-signal-safe (no malloc, no libc); when in doubt a process counts as alive, because taking
+// a living process's slot away loses its data, while keeping a dead one's only delays its frames.
 #pragma once
 
 #include <array>

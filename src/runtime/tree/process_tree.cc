@@ -1,4 +1,5 @@
-// The tree's segment: making it, joining it, and the RAM budget. Slots and their recovery are in tree_slots.cc.
+// The tree's segment: making it, joining it, and the RAM budget. Slots and their recovery are in
+// tree_slots.cc.
 #include "runtime/tree/process_tree.h"
 
 #include <asm/unistd.h>
@@ -18,13 +19,16 @@ namespace {
 
 constexpr std::uint64_t kAbiSize = sizeof(TreeHeader) * 4096 + sizeof(TreeSlot);
 constexpr std::uint64_t kSlotsOffset = (sizeof(TreeHeader) + kPageMask) & ~kPageMask;
-constexpr std::uint64_t kSwapOffset = (kSlotsOffset + kMaxProcesses * sizeof(TreeSlot) + kPageMask) & ~kPageMask;
+constexpr std::uint64_t kSwapOffset =
+    (kSlotsOffset + kMaxProcesses * sizeof(TreeSlot) + kPageMask) & ~kPageMask;
 constexpr std::uint64_t kDefaultMinimum = 128;
 constexpr std::uint64_t kRetryNs = 20'000'000;
 constexpr long kMapFixedNoReplace = 0x100000;
 constexpr long kEexist = -17;
 
-bool failed(long answer) { return answer < 0 && answer > -4096; }
+bool failed(long answer) {
+  return answer < 0 && answer > -4096;
+}
 
 /// Reads decimal numbers separated by colons; true when there are exactly `n` and nothing else.
 bool parse_numbers(const char* text, std::uint64_t* out, int n) noexcept {
@@ -83,7 +87,8 @@ const char* describe(TreeStatus status) noexcept {
     case TreeStatus::kMalformed:
       return "the environment variable ENCHILADA_TREE is damaged";
     case TreeStatus::kUnreachable:
-      return "the shared segment of this enchilada run cannot be reached (its descriptor was closed and the launcher"
+      return "the shared segment of this enchilada run cannot be reached (its descriptor was closed and the "
+             "launcher"
              " is gone)";
     case TreeStatus::kMismatch:
       return "the shared segment was made by another version of enchilada";
@@ -145,8 +150,8 @@ TreeStatus ProcessTree::create(const TreeConfig& config, int descriptor) noexcep
 std::size_t ProcessTree::environment(std::span<char> buffer) const noexcept {
   if (buffer.size() < 110) return 0;
   char* p = put_number(buffer.data(), static_cast<std::uint64_t>(header_->segment_descriptor));
-  for (const std::uint64_t value :
-       {std::uint64_t{header_->launcher_pid}, header_->launcher_start_time, header_->segment_bytes, header_->nonce}) {
+  for (const std::uint64_t value : {std::uint64_t{header_->launcher_pid}, header_->launcher_start_time,
+                                    header_->segment_bytes, header_->nonce}) {
     *p++ = ':';
     p = put_number(p, value);
   }
@@ -154,12 +159,13 @@ std::size_t ProcessTree::environment(std::span<char> buffer) const noexcept {
   return static_cast<std::size_t>(p - buffer.data());
 }
 
-bool ProcessTree::map_segment(int descriptor, std::uint64_t nonce, std::uint64_t bytes, TreeStatus* why) noexcept {
-  // pread and not a mapping: the descriptor may have become any file, and a short one would kill us by SIGBUS.
+bool ProcessTree::map_segment(int descriptor, std::uint64_t nonce, std::uint64_t bytes,
+                              TreeStatus* why) noexcept {
+  // pread and not a mapping: the descriptor may have become any file, and a short one would kill us by
+  // SIGBUS.
   std::uint64_t start[4] = {};
   static_assert(offsetof(TreeHeader, nonce) == 24 && offsetof(TreeHeader, segment_bytes) == 16);
-  const long got =
-      raw_syscall(__NR_pread64, descriptor, reinterpret_cast<long>(start), sizeof(start), 0);
+  const long got = raw_syscall(__NR_pread64, descriptor, reinterpret_cast<long>(start), sizeof(start), 0);
   if (got != sizeof(start) || start[0] != kTreeMagic || start[3] != nonce || start[2] != bytes) return false;
   if (start[1] != (kTreeVersion | kAbiSize << 32)) {
     *why = TreeStatus::kMismatch;
@@ -190,7 +196,8 @@ TreeStatus ProcessTree::attach(const char* value) noexcept {
     if (failed(opened)) continue;
     const bool mapped = map_segment(static_cast<int>(opened), n[4], n[3], &why);
     // Put it back where exec'd children look for it; without that they would have to come this way too.
-    if (mapped && raw_syscall(__NR_fcntl, descriptor, F_GETFD) < 0) raw_syscall(__NR_dup3, opened, descriptor, 0);
+    if (mapped && raw_syscall(__NR_fcntl, descriptor, F_GETFD) < 0)
+      raw_syscall(__NR_dup3, opened, descriptor, 0);
     raw_syscall(__NR_close, opened);
     if (mapped) return TreeStatus::kOk;
   }
@@ -213,20 +220,28 @@ TreeSlot& ProcessTree::at(ProcessSlot index) const noexcept {
   DCHECK(index.value() < kMaxProcesses, index.value());
   return reinterpret_cast<TreeSlot*>(kTreeAddress + kSlotsOffset)[index.value()];
 }
-const TreeSlot& ProcessTree::slot(ProcessSlot index) const noexcept { return at(index); }
-std::uint32_t ProcessTree::slots_used() const noexcept { return header_->slots_used.load(); }
+const TreeSlot& ProcessTree::slot(ProcessSlot index) const noexcept {
+  return at(index);
+}
+std::uint32_t ProcessTree::slots_used() const noexcept {
+  return header_->slots_used.load();
+}
 std::span<std::byte> ProcessTree::swap_storage() const noexcept {
   return {reinterpret_cast<std::byte*>(kTreeAddress + header_->swap_storage_offset),
           header_->config.swap_storage_bytes};
 }
-VmCounters& ProcessTree::counters() const noexcept { return at(self_).counters; }
+VmCounters& ProcessTree::counters() const noexcept {
+  return at(self_).counters;
+}
 PageCount ProcessTree::available() const noexcept {
   return PageCount{words::budget_available(header_->budget.load())};
 }
 PageCount ProcessTree::charged(ProcessSlot slot) const noexcept {
   return PageCount{words::journal_frames(at(slot).journal.charge.load())};
 }
-PageCount ProcessTree::used() const noexcept { return PageCount{at(self_).used.load(std::memory_order_relaxed)}; }
+PageCount ProcessTree::used() const noexcept {
+  return PageCount{at(self_).used.load(std::memory_order_relaxed)};
+}
 
 // ---- The budget: see ChargeJournal for why a change takes three steps ----
 
@@ -289,7 +304,8 @@ void ProcessTree::resolve_journal(ProcessSlot index) noexcept {
   if (sequence != words::next(words::journal_sequence(charge))) return;
   // In this order: a change that has left the budget word was settled before it left.
   const std::uint64_t word = header_->budget.load();
-  const bool in_budget = words::budget_slot(word) == index.value() && words::budget_sequence(word) == sequence;
+  const bool in_budget =
+      words::budget_slot(word) == index.value() && words::budget_sequence(word) == sequence;
   if (!in_budget && slot.journal.settled.load() != sequence) return;
   const std::uint64_t frames = words::journal_frames(charge) + words::journal_delta(intent);
   slot.journal.charge.store(words::journal(frames, sequence));
@@ -356,8 +372,12 @@ PageCount ProcessTree::wanted_back() const noexcept {
   const std::uint64_t most = have > config().minimum_frames ? have - config().minimum_frames : 0;
   return PageCount{wanted < most ? wanted : most};
 }
-void ProcessTree::decline_request() noexcept { at(self_).requested.store(0); }
-std::atomic<std::uint32_t>& ProcessTree::request_word() const noexcept { return at(self_).requested; }
+void ProcessTree::decline_request() noexcept {
+  at(self_).requested.store(0);
+}
+std::atomic<std::uint32_t>& ProcessTree::request_word() const noexcept {
+  return at(self_).requested;
+}
 void ProcessTree::wait_for_request(std::uint64_t timeout_ns) noexcept {
   if (at(self_).requested.load() == 0) futex_wait_shared(at(self_).requested, 0, timeout_ns);
 }

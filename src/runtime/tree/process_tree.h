@@ -1,13 +1,15 @@
 // ProcessTree: the memory that all processes of one `enchilada run` share, and the rules for sharing it.
 //
-// One RAM budget, one swap, one set of statistics for the tree. The segment is a memfd without a name, mapped at
-// kTreeAddress in every process; it is gone when the last process is. Invariants:
-//  - the charges of all slots plus the available frames are the budget, at every moment and after any kill -9;
-//  - no process waits for a dead one: a slot is a word that names its owner, and whoever needs something takes over
+// One RAM budget, one swap, one set of statistics for the tree. The segment is a memfd without a name, mapped
+// at kTreeAddress in every process; it is gone when the last process is. Invariants:
+//  - the charges of all slots plus the available frames are the budget, at every moment and after any kill
+//  -9;
+//  - no process waits for a dead one: a slot is a word that names its owner, and whoever needs something
+//  takes over
 //    what dead owners left (recover_dead);
 //  - everything but create() is async-signal-safe: raw system calls, no malloc, no errno, no libc.
-// Each process has one ProcessTree object in its own memory. Its local lock makes the threads of the process take
-// turns; hold no other lock of rank kLeaf when calling.
+// Each process has one ProcessTree object in its own memory. Its local lock makes the threads of the process
+// take turns; hold no other lock of rank kLeaf when calling.
 #pragma once
 
 #include <cstddef>
@@ -23,7 +25,8 @@ namespace enchilada {
 
 using ProcessSlot = Unit<struct ProcessSlotTag, std::uint32_t>;
 inline constexpr ProcessSlot kNoSlot{~std::uint32_t{0}};
-/// Never a process's home: who finds the table full recovers the dead under this one's name (see find_free_or_recover).
+/// Never a process's home: who finds the table full recovers the dead under this one's name (see
+/// find_free_or_recover).
 inline constexpr ProcessSlot kRescueSlot{kMaxProcesses - 1};
 /// Not a slot: the launcher, where locks in shared memory name their holder (SwapSpace::kSupervisor).
 inline constexpr ProcessSlot kLauncher{kMaxProcesses};
@@ -31,16 +34,16 @@ inline constexpr ProcessSlot kLauncher{kMaxProcesses};
 /// Name of the environment variable that leads exec'd children to the segment.
 inline constexpr char kTreeVariable[] = "ENCHILADA_TREE";
 
-enum class [[nodiscard]] TreeStatus : std::uint8_t {
-  kOk,
-  kMalformed,     // the environment variable makes no sense
-  kUnreachable,   // neither the inherited descriptor nor the launcher's lead to the segment
-  kMismatch,      // another build's segment
-  kAddressTaken,  // something lies at kTreeAddress
-  kNoSlot,        // kMaxProcesses - 1 processes are alive already
-  kNoRam,         // the budget cannot give the minimum now
-  kLost,          // the slot was taken away: its owner was thought dead
-  kSystem,        // a system call failed
+enum class [[nodiscard]] TreeStatus : std::uint8_t{
+    kOk,
+    kMalformed,     // the environment variable makes no sense
+    kUnreachable,   // neither the inherited descriptor nor the launcher's lead to the segment
+    kMismatch,      // another build's segment
+    kAddressTaken,  // something lies at kTreeAddress
+    kNoSlot,        // kMaxProcesses - 1 processes are alive already
+    kNoRam,         // the budget cannot give the minimum now
+    kLost,          // the slot was taken away: its owner was thought dead
+    kSystem,        // a system call failed
 };
 /// One clear line for a message.
 const char* describe(TreeStatus status) noexcept;
@@ -54,8 +57,9 @@ struct ForkTicket {
 
 class ProcessTree {
  public:
-  /// Called while a dead (or exec'd) process's slot is cleaned up: drop the holder's swap blocks. Must be idempotent.
-  /// A lock that it takes is to be signed with self() as it is at that moment (TreeSwap does it right).
+  /// Called while a dead (or exec'd) process's slot is cleaned up: drop the holder's swap blocks. Must be
+  /// idempotent. A lock that it takes is to be signed with self() as it is at that moment (TreeSwap does it
+  /// right).
   using DropHolder = void (*)(void* context, ProcessSlot slot);
 
   constexpr ProcessTree() = default;
@@ -71,8 +75,8 @@ class ProcessTree {
   std::size_t environment(std::span<char> buffer) const noexcept;
 
   // ---- Joining ----
-  /// `value` is the value of kTreeVariable. Maps the segment: by inherited descriptor, else through /proc of the
-  /// launcher or of the parent. Idempotent after fork (the mapping is inherited).
+  /// `value` is the value of kTreeVariable. Maps the segment: by inherited descriptor, else through /proc of
+  /// the launcher or of the parent. Idempotent after fork (the mapping is inherited).
   TreeStatus attach(const char* value) noexcept;
   [[nodiscard]] bool attached() const noexcept { return header_ != nullptr; }
   /// Swap's hook; set it before the first claim_slot().
@@ -80,21 +84,24 @@ class ProcessTree {
     drop_ = drop;
     drop_context_ = context;
   }
-  /// A slot for this process, charged with its guaranteed minimum. After exec: what the former image of this pid held
-  /// is returned first. Waits a bounded time for RAM. On success self() is the slot, in state kAttaching.
+  /// A slot for this process, charged with its guaranteed minimum. After exec: what the former image of this
+  /// pid held is returned first. Waits a bounded time for RAM. On success self() is the slot, in state
+  /// kAttaching.
   TreeStatus claim_slot() noexcept;
   /// The process is ready: kLive.
   void set_live() noexcept;
-  /// kNoSlot: this is the launcher, or nothing has been claimed yet. Already set while claim_slot() recovers others.
+  /// kNoSlot: this is the launcher, or nothing has been claimed yet. Already set while claim_slot() recovers
+  /// others.
   [[nodiscard]] ProcessSlot self() const noexcept { return self_; }
-  /// Gives the slot up with all that it holds (a process that will not be managed after all). Not needed at exit:
-  /// the dead are recovered by whoever is short, and by the launcher.
+  /// Gives the slot up with all that it holds (a process that will not be managed after all). Not needed at
+  /// exit: the dead are recovered by whoever is short, and by the launcher.
   void release_slot() noexcept;
 
   // ---- RAM ----
   /// Up to `frames` more for this process, at once; may be none. Never exceeds the budget.
   [[nodiscard]] PageCount take(PageCount frames) noexcept;
-  /// The same, and when there is none: recovers the dead, asks siblings, waits up to timeout_ns for at least one.
+  /// The same, and when there is none: recovers the dead, asks siblings, waits up to timeout_ns for at least
+  /// one.
   [[nodiscard]] PageCount take_or_wait(PageCount frames, std::uint64_t timeout_ns) noexcept;
   void give_back(PageCount frames) noexcept;
   /// Frames that siblings ask this process for: reclaim and give_back() soon. 0 = none.
@@ -109,16 +116,17 @@ class ProcessTree {
   PageCount request_frames(PageCount frames) noexcept;
 
   // ---- Fork ----
-  /// In the parent, engine quiesced, one fork at a time: reserves a slot for the child and charges it `frames` (used():
-  /// all that it will map) up front. On kNoRam evict, give back (one frame makes up for two), and try again.
+  /// In the parent, engine quiesced, one fork at a time: reserves a slot for the child and charges it
+  /// `frames` (used(): all that it will map) up front. On kNoRam evict, give back (one frame makes up for
+  /// two), and try again.
   ForkTicket begin_fork(PageCount frames) noexcept;
-  /// Where the kernel may store the child's pid (clone's CLONE_PARENT_SETTID): closes the last window in which the
-  /// parent's death makes the child look as if it had never existed.
+  /// Where the kernel may store the child's pid (clone's CLONE_PARENT_SETTID): closes the last window in
+  /// which the parent's death makes the child look as if it had never existed.
   [[nodiscard]] std::uint32_t* child_pid_word(ProcessSlot child) const noexcept;
   /// In the parent, with fork's answer. (Either side may be first; both must call.)
   void child_made(ProcessSlot child, std::uint32_t pid) noexcept;
-  /// In the child, first thing: this object is now the child's. kLost: the parent died and the slot with its blocks
-  /// is gone; the child cannot go on. State kAttaching until set_live().
+  /// In the child, first thing: this object is now the child's. kLost: the parent died and the slot with its
+  /// blocks is gone; the child cannot go on. State kAttaching until set_live().
   TreeStatus child_started(ProcessSlot child) noexcept;
   /// In the parent: the kernel's fork failed.
   void abort_fork(ProcessSlot child) noexcept;
@@ -131,8 +139,8 @@ class ProcessTree {
   // ---- The dead ----
   /// Cleans up after every process that is gone. Returns how many slots became free. Any process may call it.
   std::uint32_t recover_dead() noexcept;
-  /// For locks in shared memory that name their holder by slot (RobustMutex): can this holder still let go? False for
-  /// a slot under recovery: its former owner is dead. kLauncher asks for the launcher.
+  /// For locks in shared memory that name their holder by slot (RobustMutex): can this holder still let go?
+  /// False for a slot under recovery: its former owner is dead. kLauncher asks for the launcher.
   [[nodiscard]] bool holder_alive(ProcessSlot slot) noexcept;
 
   // ---- What is in it ----
@@ -146,7 +154,8 @@ class ProcessTree {
   [[nodiscard]] PageCount used() const noexcept;
   [[nodiscard]] const TreeHeader& header() const noexcept { return *header_; }
   [[nodiscard]] const TreeSlot& slot(ProcessSlot index) const noexcept;
-  /// Another descriptor for one of the launcher's (segment or swap file) that this process has lost; -1 if impossible.
+  /// Another descriptor for one of the launcher's (segment or swap file) that this process has lost; -1 if
+  /// impossible.
   [[nodiscard]] int reopen(int launcher_descriptor, int flags) const noexcept;
 
  private:

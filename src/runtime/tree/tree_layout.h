@@ -1,8 +1,9 @@
 // The bytes of the process tree's segment: what all processes under one `enchilada run` share.
 //
-// Layout only, no behaviour (that is ProcessTree). Invariants: zero is a valid start for everything but the header's
-// constants; nothing in it is a lock that a dead process could hold; whatever a process changes in more than one step
-// can be told, finished or undone by any other process from what the segment says (see ChargeJournal).
+// Layout only, no behaviour (that is ProcessTree). Invariants: zero is a valid start for everything but the
+// header's constants; nothing in it is a lock that a dead process could hold; whatever a process changes in
+// more than one step can be told, finished or undone by any other process from what the segment says (see
+// ChargeJournal).
 #pragma once
 
 #include <array>
@@ -33,9 +34,9 @@ struct SwapFile {
 
 /// What the launcher decided; constant after create().
 struct TreeConfig {
-  std::uint64_t ram_frames = 0;      // the tree's budget
-  std::uint64_t minimum_frames = 0;  // guaranteed to each process; 0 = chosen from ram_frames
-  std::uint64_t swap_blocks = 0;     // of all files together
+  std::uint64_t ram_frames = 0;          // the tree's budget
+  std::uint64_t minimum_frames = 0;      // guaranteed to each process; 0 = chosen from ram_frames
+  std::uint64_t swap_blocks = 0;         // of all files together
   std::uint64_t swap_storage_bytes = 0;  // room for SwapSpace's metadata in the segment
   std::uint64_t fingerprint_seed = 0;    // random, for the swap pager's page fingerprints; 0 = chosen
   TransportChoice transport = TransportChoice::kAutomatic;
@@ -48,8 +49,8 @@ struct TreeConfig {
 
 enum class SlotState : std::uint8_t {
   kFree,
-  kAttaching,   // claimed, not ready yet
-  kForking,     // reserved by a parent (the owner) for the child that it is about to make
+  kAttaching,  // claimed, not ready yet
+  kForking,    // reserved by a parent (the owner) for the child that it is about to make
   kLive,
   kExecing,     // the owner is about to call execve
   kRecovering,  // the owner died; the process named in the word is cleaning up
@@ -57,10 +58,11 @@ enum class SlotState : std::uint8_t {
 
 /// Charge of one slot, and the change that is under way.
 ///
-/// A change is: write `intent`, exchange TreeHeader::budget (which names slot and sequence number of its last change),
-/// write `charge`. Before anybody overwrites the budget word, the number found in it is copied to that slot's
-/// `settled`. So whoever finds an unfinished intent can tell whether it took effect: its number is in the budget word
-/// or in `settled`. Only the slot's owner (one thread at a time) writes intent and charge.
+/// A change is: write `intent`, exchange TreeHeader::budget (which names slot and sequence number of its last
+/// change), write `charge`. Before anybody overwrites the budget word, the number found in it is copied to
+/// that slot's `settled`. So whoever finds an unfinished intent can tell whether it took effect: its number
+/// is in the budget word or in `settled`. Only the slot's owner (one thread at a time) writes intent and
+/// charge.
 struct ChargeJournal {
   std::atomic<std::uint64_t> intent;   // signed frames << 32 | sequence
   std::atomic<std::uint64_t> charge;   // frames << 32 | sequence of the last finished change
@@ -69,22 +71,27 @@ struct ChargeJournal {
 
 // A page each: a process maps its own slot's counters at one fixed address and goes on with that after fork.
 struct alignas(4096) TreeSlot {
-  std::atomic<std::uint64_t> owner;       // pid << 32 | generation << 8 | SlotState: one word says whose the slot is
-  // Who the owner is, beyond its pid. Tagged with the generation: a tag that does not match owner's means "not known".
+  std::atomic<std::uint64_t>
+      owner;  // pid << 32 | generation << 8 | SlotState: one word says whose the slot is
+  // Who the owner is, beyond its pid. Tagged with the generation: a tag that does not match owner's means
+  // "not known".
   std::atomic<std::uint64_t> start_time;  // field 22 of /proc/PID/stat << 24 | generation
-  std::atomic<std::uint64_t> image;       // start of its stack (field 28), another one after exec, / 16 << 20 | generation
+  std::atomic<std::uint64_t>
+      image;  // start of its stack (field 28), another one after exec, / 16 << 20 | generation
   ChargeJournal journal;
-  std::atomic<std::uint32_t> child_pid;   // kForking: the kernel may write it here (CLONE_PARENT_SETTID)
-  std::atomic<std::uint64_t> orphaned;    // kForking: when the parent was first seen dead (monotonic ns)
-  std::atomic<std::uint64_t> used;        // frames out of the charge that the process really uses
+  std::atomic<std::uint32_t> child_pid;  // kForking: the kernel may write it here (CLONE_PARENT_SETTID)
+  std::atomic<std::uint64_t> orphaned;   // kForking: when the parent was first seen dead (monotonic ns)
+  std::atomic<std::uint64_t> used;       // frames out of the charge that the process really uses
   std::atomic<std::uint64_t> peak_charge;
-  std::atomic<std::uint32_t> requested;   // futex: frames that siblings would like to have
-  std::atomic<std::uint64_t> seen_faults; // vm_faults when a sibling last looked whether the process is idle,
-  std::atomic<std::uint64_t> seen_time;   // and when that number was new (monotonic ns)
+  std::atomic<std::uint32_t> requested;  // futex: frames that siblings would like to have
+  std::atomic<std::uint64_t>
+      seen_faults;                       // vm_faults when a sibling last looked whether the process is idle,
+  std::atomic<std::uint64_t> seen_time;  // and when that number was new (monotonic ns)
   std::array<std::atomic<char>, 16> name;
   VmCounters counters;
 };
 
+// NOLINTNEXTLINE(clang-analyzer-optin.performance.Padding): words of different use keep their own cache lines
 struct alignas(64) TreeHeader {
   std::uint64_t magic;
   std::uint32_t version;

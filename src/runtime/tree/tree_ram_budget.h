@@ -1,7 +1,8 @@
 // TreeRamBudget: the process tree's RAM as the host machine sees it (RamBudget).
 //
-// Invariant: credits taken here are frames charged to this process's slot. It never waits by itself: when nothing is
-// free it asks siblings (at most every kAskPeriod) and answers what there is; the engine then reclaims from itself.
+// Invariant: credits taken here are frames charged to this process's slot. It never waits by itself: when
+// nothing is free it asks siblings (at most every kAskPeriod) and answers what there is; the engine then
+// reclaims from itself.
 #pragma once
 
 #include <atomic>
@@ -19,7 +20,8 @@ class TreeRamBudget final : public RamBudget {
   [[nodiscard]] PageCount take(PageCount wanted) override {
     const PageCount got = tree_.take(wanted);
     if (got.value() != 0 || wanted.value() == 0) return got;
-    // A full budget is the normal state under pressure, so looking around must be rare enough to cost nothing.
+    // A full budget is the normal state under pressure, so looking around must be rare enough to cost
+    // nothing.
     const std::uint64_t now = monotonic_ns();
     if (now - last_asked_.load(std::memory_order_relaxed) < kAskPeriod) return got;
     last_asked_.store(now, std::memory_order_relaxed);

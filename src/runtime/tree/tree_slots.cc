@@ -1,7 +1,8 @@
 // Slots of the tree: claiming, fork, exec, requests between siblings, and the recovery of what the dead left.
 //
-// Every transfer of a slot is one compare-exchange of its owner word (pid, generation, state), so at any moment exactly
-// one process owns it, and when that process is dead anybody may take it over. A new owner gets a new generation.
+// Every transfer of a slot is one compare-exchange of its owner word (pid, generation, state), so at any
+// moment exactly one process owns it, and when that process is dead anybody may take it over. A new owner
+// gets a new generation.
 #include <asm/unistd.h>
 
 #include <new>
@@ -63,8 +64,8 @@ ProcessSlot ProcessTree::find_free_or_recover(SlotState state) noexcept {
     (void)recover_dead();
     return find_free(state);
   }
-  // Recovery takes locks in shared memory, which need a name to sign with, and a process without a slot has none: it
-  // borrows the one that is kept for this. Somebody else in it is doing the same work.
+  // Recovery takes locks in shared memory, which need a name to sign with, and a process without a slot has
+  // none: it borrows the one that is kept for this. Somebody else in it is doing the same work.
   for (int i = 0; i < kRescueTries && found == kNoSlot; ++i) {
     if (try_claim(kRescueSlot, SlotState::kAttaching)) {
       identify(kRescueSlot);
@@ -86,12 +87,13 @@ void ProcessTree::identify(ProcessSlot index) noexcept {
   const ProcessProbe me = probe_process(own_pid());
   slot.start_time.store(words::tagged_start(me.start_time, generation));
   slot.image.store(words::tagged_image(me.start_stack, generation));
-  for (std::size_t i = 0; i < slot.name.size(); ++i) slot.name[i].store(me.name[i], std::memory_order_relaxed);
+  for (std::size_t i = 0; i < slot.name.size(); ++i)
+    slot.name[i].store(me.name[i], std::memory_order_relaxed);
 }
 
 void ProcessTree::recover_former_image() noexcept {
-  // What names this pid, beside the slot just claimed, cannot be ours: the former image's slot, or a recovery that its
-  // exec cut short, or a dead process's whose pid we got.
+  // What names this pid, beside the slot just claimed, cannot be ours: the former image's slot, or a recovery
+  // that its exec cut short, or a dead process's whose pid we got.
   const std::uint32_t pid = own_pid();
   for (std::uint32_t i = 0; i < slots_used(); ++i) {
     std::uint64_t word = at(ProcessSlot{i}).owner.load();
@@ -156,7 +158,8 @@ void ProcessTree::release_slot() noexcept {
   if (words::owner_pid(word) != own_pid()) return;
   drop_holdings(index);  // while the slot still answers for its name: see holder_alive()
   self_ = kNoSlot;
-  const std::uint64_t mine = words::owner(own_pid(), words::owner_generation(word) + 1, SlotState::kRecovering);
+  const std::uint64_t mine =
+      words::owner(own_pid(), words::owner_generation(word) + 1, SlotState::kRecovering);
   if (at(index).owner.compare_exchange_strong(word, mine)) empty_slot(index, mine);
 }
 
@@ -206,7 +209,8 @@ TreeStatus ProcessTree::child_started(ProcessSlot child) noexcept {
 
 void ProcessTree::abort_fork(ProcessSlot child) noexcept {
   std::uint64_t word = fork_word_;
-  const std::uint64_t mine = words::owner(own_pid(), words::owner_generation(word) + 1, SlotState::kRecovering);
+  const std::uint64_t mine =
+      words::owner(own_pid(), words::owner_generation(word) + 1, SlotState::kRecovering);
   if (!at(child).owner.compare_exchange_strong(word, mine)) return;
   drop_holdings(child);
   empty_slot(child, mine);
@@ -228,7 +232,8 @@ void ProcessTree::exec_failed() noexcept {
 // ---- The dead ----
 
 bool ProcessTree::fork_is_lost(TreeSlot& slot) noexcept {
-  // The parent died. Its child may be on the way to child_started(): wait for it as long as it can possibly come.
+  // The parent died. Its child may be on the way to child_started(): wait for it as long as it can possibly
+  // come.
   const std::uint32_t child = slot.child_pid.load();
   if (child != 0) return probe_process(child).life == ProcessProbe::Life::kGone;
   const std::uint64_t now = monotonic_ns();
@@ -245,9 +250,11 @@ bool ProcessTree::owner_is_gone(ProcessSlot index, std::uint64_t owner_word) noe
   const std::uint64_t image = words::image_of(slot.image.load(), generation);
   const ProcessProbe probe = probe_process(words::owner_pid(owner_word));
   bool gone = probe.life == ProcessProbe::Life::kGone;
-  if (!gone && start != 0 && probe.start_time != 0 && start != probe.start_time) gone = true;  // the pid was reused
+  if (!gone && start != 0 && probe.start_time != 0 && start != probe.start_time)
+    gone = true;  // the pid was reused
   // Another program runs in it (exec), and that one has no business with the old one's frames.
-  if (!gone && image != 0 && probe.start_stack != 0 && image != (probe.start_stack & ~std::uint64_t{15})) gone = true;
+  if (!gone && image != 0 && probe.start_stack != 0 && image != (probe.start_stack & ~std::uint64_t{15}))
+    gone = true;
   if (!gone && start == 0 && probe.start_time != 0) {
     std::uint64_t expected = tagged;  // the owner has not come to say who it is; remember it
     slot.start_time.compare_exchange_strong(expected, words::tagged_start(probe.start_time, generation));
@@ -279,7 +286,8 @@ bool ProcessTree::recover_slot(ProcessSlot index) noexcept {
   std::uint64_t word = at(index).owner.load();
   if (words::owner_state(word) == SlotState::kFree || index == self_) return false;
   if (!owner_is_gone(index, word)) return false;
-  const std::uint64_t mine = words::owner(own_pid(), words::owner_generation(word) + 1, SlotState::kRecovering);
+  const std::uint64_t mine =
+      words::owner(own_pid(), words::owner_generation(word) + 1, SlotState::kRecovering);
   if (!at(index).owner.compare_exchange_strong(word, mine)) return false;
   identify(index);
   if (index != kRescueSlot) drop_holdings(index);
@@ -353,7 +361,8 @@ std::uint64_t ProcessTree::could_give(ProcessSlot victim, std::uint64_t my_charg
   if (have <= config().minimum_frames) return 0;
   const std::uint64_t excess = have - config().minimum_frames;
   if (now - slot.seen_time.load() > kIdleNs) return excess;
-  // A busy one is asked only while it has more than the asker would have: so shares become equal and then rest.
+  // A busy one is asked only while it has more than the asker would have: so shares become equal and then
+  // rest.
   return have > my_charge + frames ? (have - my_charge) / 2 : 0;
 }
 

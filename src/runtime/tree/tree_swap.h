@@ -1,7 +1,7 @@
 // TreeSwap: the tree's swap space as one process sees it, and how the two keep each other right.
 //
-// Invariant: the swap space's lock is signed with the slot that this process has at that moment (or as the launcher),
-// so that nobody takes the lock from a living process or waits for a dead one.
+// Invariant: the swap space's lock is signed with the slot that this process has at that moment (or as the
+// launcher), so that nobody takes the lock from a living process or waits for a dead one.
 #pragma once
 
 #include <optional>
@@ -18,7 +18,8 @@ static_assert(SwapSpace::kMaxHolders == kMaxProcesses && SwapSpace::kSupervisor 
 inline SwapGeometry swap_geometry(const TreeConfig& config) {
   SwapGeometry geometry;
   geometry.slots = config.swap_file_count;
-  for (unsigned i = 0; i < config.swap_file_count; ++i) geometry.device_pages[i] = config.swap_files[i].blocks;
+  for (unsigned i = 0; i < config.swap_file_count; ++i)
+    geometry.device_pages[i] = config.swap_files[i].blocks;
   return geometry;
 }
 
@@ -28,7 +29,8 @@ class TreeSwap {
   TreeSwap(const TreeSwap&) = delete;
   TreeSwap& operator=(const TreeSwap&) = delete;
 
-  /// Attaches to the space and becomes the tree's drop holder: call it before claim_slot(). False: damaged storage.
+  /// Attaches to the space and becomes the tree's drop holder: call it before claim_slot(). False: damaged
+  /// storage.
   [[nodiscard]] bool attach() {
     space_ = SwapSpace::attach(tree_.swap_storage(), SwapSpace::kSupervisor, {&TreeSwap::alive, &tree_});
     if (space_.has_value()) tree_.set_drop_holder(&TreeSwap::drop, this);

@@ -16,7 +16,9 @@
 namespace enchilada::test {
 namespace {
 
-constexpr PageCount pages(std::uint64_t n) { return PageCount{n}; }
+constexpr PageCount pages(std::uint64_t n) {
+  return PageCount{n};
+}
 
 /// Memory that children write their results into.
 struct Shared {
@@ -346,13 +348,13 @@ TEST(ProcessTree, NoRoomForAnotherProcess) {
 }
 
 TEST(ProcessProbe, ReadsStatLinesWithAnyName) {
-  const std::string tail =
-      " S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 3 18 4242 20 21 22 23 24 140737 26 27";
+  const std::string tail = " S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 3 18 4242 20 21 22 23 24 140737 26 27";
   const std::string text = "77 (a) b (c)" + tail;
   const ProcessProbe p = parse_stat(text.data(), text.size());
   EXPECT_EQ(p.life, ProcessProbe::Life::kAlive);
   EXPECT_STREQ(p.name.data(), "a) b (c");
-  const std::string zombie = "77 (x) Z 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 1 18 4242 20 21 22 23 24 140737 26 27";
+  const std::string zombie =
+      "77 (x) Z 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 1 18 4242 20 21 22 23 24 140737 26 27";
   EXPECT_EQ(parse_stat(zombie.data(), zombie.size()).life, ProcessProbe::Life::kGone);
   EXPECT_EQ(parse_stat("77 (x", 5).life, ProcessProbe::Life::kUnknown);
   EXPECT_EQ(parse_stat("", 0).life, ProcessProbe::Life::kUnknown);

@@ -1,7 +1,7 @@
 // kill -9 at any moment: budget and slots return to what they were at the start.
 //
-// Two ways: processes that do everything at once are killed at random moments; and one process is killed after every
-// single instruction (ptrace) of each operation, which leaves no moment out.
+// Two ways: processes that do everything at once are killed at random moments; and one process is killed
+// after every single instruction (ptrace) of each operation, which leaves no moment out.
 #include <sys/ptrace.h>
 
 #include <chrono>
@@ -73,7 +73,8 @@ std::uint32_t random_owner(const TestTree& t, std::mt19937& random) {
   for (std::uint32_t i = 0; i < kMaxProcesses; ++i) {
     const std::uint64_t word = t.tree.slot(ProcessSlot{i}).owner.load();
     const std::uint32_t pid = words::owner_pid(word);
-    if (words::owner_state(word) != SlotState::kFree && pid != static_cast<std::uint32_t>(getpid())) pids.push_back(pid);
+    if (words::owner_state(word) != SlotState::kFree && pid != static_cast<std::uint32_t>(getpid()))
+      pids.push_back(pid);
   }
   return pids.empty() ? 0 : pids[random() % pids.size()];
 }
@@ -120,10 +121,11 @@ TEST(TreeKill, RandomKillsLeakNothing) {
   t.expect_as_new();
 }
 
-/// Runs `body` in a traced child and kills it after `steps` instructions. Returns how many it made: fewer when it had
-/// finished before. `first` runs in the child before the counting, `last` here before the kill.
-std::uint64_t kill_after_steps(std::uint64_t steps, FunctionRef<void()> body, FunctionRef<void()> first = [] {},
-                               FunctionRef<void()> last = [] {}) {
+/// Runs `body` in a traced child and kills it after `steps` instructions. Returns how many it made: fewer
+/// when it had finished before. `first` runs in the child before the counting, `last` here before the kill.
+std::uint64_t kill_after_steps(
+    std::uint64_t steps, FunctionRef<void()> body, FunctionRef<void()> first = [] {},
+    FunctionRef<void()> last = [] {}) {
   const pid_t child = spawn([&] {
     first();
     ptrace(PTRACE_TRACEME, 0, nullptr, nullptr);
@@ -148,22 +150,24 @@ bool can_trace() {
   return wait_status(child) == 0;
 }
 
-/// Single steps that one test may make; a step costs some 10 us. ENCHILADA_STEPS=1000000000 leaves no instruction out.
+/// Single steps that one test may make; a step costs some 10 us. ENCHILADA_STEPS=1000000000 leaves no
+/// instruction out.
 std::uint64_t step_budget() {
   const char* wanted = std::getenv("ENCHILADA_STEPS");
   return wanted != nullptr ? std::strtoull(wanted, nullptr, 10) : 40'000;
 }
 
-/// Kills `body` after 0, 1, 2, ... instructions until it ends by itself (every n-th when it is long, and other ones with
-/// each seed); the tree must be as new each time. `prepare` runs here before each try.
-void kill_at_every_instruction(TestTree& t, FunctionRef<void()> body, FunctionRef<void()> prepare = [] {}) {
+/// Kills `body` after 0, 1, 2, ... instructions until it ends by itself (every n-th when it is long, and
+/// other ones with each seed); the tree must be as new each time. `prepare` runs here before each try.
+void kill_at_every_instruction(
+    TestTree& t, FunctionRef<void()> body, FunctionRef<void()> prepare = [] {}) {
   if (!can_trace()) GTEST_SKIP() << "ptrace is not allowed here";
   prepare();
   const std::uint64_t length = kill_after_steps(~std::uint64_t{0}, body);
   const std::uint64_t stride = 1 + length * length / (2 * step_budget());
   const char* seed = std::getenv("ENCHILADA_SEED");
-  for (std::uint64_t steps = (seed != nullptr ? std::strtoull(seed, nullptr, 10) : 0) % stride; steps < length;
-       steps += stride) {
+  for (std::uint64_t steps = (seed != nullptr ? std::strtoull(seed, nullptr, 10) : 0) % stride;
+       steps < length; steps += stride) {
     (void)t.tree.recover_dead();
     prepare();
     (void)kill_after_steps(steps, body);
@@ -238,14 +242,17 @@ TEST(TreeKill, RecoveryItselfAtAnyInstruction) {
     });
     EXPECT_EQ(wait_status(victim), 0);
   };
-  kill_at_every_instruction(t, [&] { (void)t.tree.recover_dead(); }, dead_process);
+  kill_at_every_instruction(
+      t, [&] { (void)t.tree.recover_dead(); }, dead_process);
 }
 
 TEST(TreeKill, DropHolderIsCalledForEveryDeadSlot) {
   TestTree t(kFrames);
   std::vector<std::uint32_t> dropped;
   t.tree.set_drop_holder(
-      [](void* context, ProcessSlot slot) { static_cast<std::vector<std::uint32_t>*>(context)->push_back(slot.value()); },
+      [](void* context, ProcessSlot slot) {
+        static_cast<std::vector<std::uint32_t>*>(context)->push_back(slot.value());
+      },
       &dropped);
   for (int i = 0; i < 3; ++i) {
     const pid_t child = spawn([&] { return static_cast<int>(t.tree.claim_slot()); });
