@@ -368,7 +368,10 @@ void FaultState::after_fault() {
     (void)system_.grow(PageCount{wish_});
   }
   const std::uint64_t least = std::max(system_.free_min(), std::min(wish_, frames.granted() / 8));
-  if (frames.free_count() < least) (void)system_.daemon().reclaim(PageCount{least});
+  const std::uint64_t free = frames.free_count();
+  const bool others_at_it =
+      free > 0 && system_.daemon().run_lock().held();  // no need to queue up behind them
+  if (free < least && !others_at_it) (void)system_.daemon().reclaim(PageCount{least});
   const PageCount surplus = system_.phys().surplus_wanted();
   if (surplus.value() != 0) {
     (void)system_.daemon().give_back(PageCount{std::min(surplus.value(), PageDaemon::kGoal)});

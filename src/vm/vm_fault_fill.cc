@@ -18,9 +18,8 @@ unsigned FaultState::fill_width(VmObject& object) const {
   const auto most = static_cast<unsigned>(system_.tunables().zero_fill_cluster.value());
   if (wire_ || look_.advice == Advice::kRandom) return 1;
   if (look_.advice == Advice::kSequential) return most;
-  const bool goes_on = object.fill_window != 0 &&
-                       (look_.index == object.fill_high || look_.index + PageCount{1} == object.fill_low);
-  if (goes_on) return std::min(object.fill_window * 2, most);
+  const SequenceTable::Sequence* const before = object.fills.continued_by(look_.index);
+  if (before != nullptr) return std::min(before->window * 2, most);
   const bool scarce = !system_.may_grow() && system_.free_frames().free_count() < system_.free_target();
   return scarce ? 1 : std::min(kFirstFill, most);
 }
@@ -71,9 +70,8 @@ FaultState::Step FaultState::zero_fill(VmObject& last) {
   fill_run(batch);
   if (!take_frames(batch)) return leave_objects(last, Step::kNeedFrames);
   const bool inserted = insert_batch(object, batch);
-  object.fill_low = batch.low;
-  object.fill_high = batch.low + PageCount{batch.count};
-  object.fill_window = fill_width_;
+  object.fills.record(object.fills.continued_by(look_.index),
+                      {batch.low, batch.low + PageCount{batch.count}, fill_width_, 0});
   if (fill_width_ > kFirstFill) wish(fill_width_);
   unlock_objects(last);
   if (!inserted) return leave(fail(FaultResult::kNoMemory));
@@ -104,10 +102,31 @@ FaultState::Step FaultState::fill_and_map(Batch& batch) {
   return leave(Step::kDone);
 }
 
+/// Is the top the only one that can still see page `index` of its direct backing object? So it is when nobody
+/// else refers to the object, or when one other shadow does that hides the page or does not reach it: then
+/// the page would be dead after a copy (§1.5; the article leaves such pages behind). Both objects locked; the
+/// other is only tried.
+bool FaultState::only_viewer(VmObject& object, PageIndex index) NO_THREAD_SAFETY_ANALYSIS {
+  if (&object != top().backing || object.refs() != object.shadow_count) return false;
+  if (object.shadow_count == 1) return true;
+  if (object.shadow_count != 2) return false;
+  VmObject* const first = object.shadows.front();
+  VmObject& other = first == &top() ? *object.shadows.next(first) : *first;
+  if (!other.lock.try_lock_shared()) return false;
+  const std::uint64_t offset = other.backing_offset.value();
+  bool hidden = index.value() < offset || index.value() - offset >= other.size.value();
+  if (!hidden) {
+    const PageIndex there{index.value() - offset};
+    const FrameNumber frame = other.pages.find(there);
+    hidden = frame != kNoFrame ? system_.page(frame).is_valid() : system_.objects().has_copy(other, there);
+  }
+  other.lock.unlock_shared();
+  return hidden;
+}
+
 /// A write to a page of a backing object. Moves it up when nobody else can see it there, else copies it.
 FaultState::Step FaultState::copy_up(VmObject& object, Page& source) {
-  const bool only_ours = &object == top().backing && object.refs() == 1 && object.shadow_count == 1;
-  if (only_ours && !source.is_wired()) return move_up(object, source);
+  if (!source.is_wired() && only_viewer(object, source.pindex)) return move_up(object, source);
   Batch batch;
   batch.low = look_.index;
   batch.count = system_.free_frames().allocate({batch.frames.data(), 1});
@@ -160,7 +179,7 @@ FaultState::Step FaultState::copy_and_map(Batch& batch, Page& source, bool other
   return leave(Step::kDone);
 }
 
-/// The backing object belongs to the top alone: its page changes hands instead of being copied.
+/// Nobody but the top sees the page: it changes hands instead of being copied.
 FaultState::Step FaultState::move_up(VmObject& object, Page& source) {
   const bool moved = system_.objects().rename_page(object, source, top(), look_.index);
   unlock_objects(object);

@@ -35,14 +35,13 @@ void FaultState::note_random_read(VmObject& object) {
 /// How far to read before and after `index`. Decides whether this continues the last page-in.
 void FaultState::read_limits(VmObject& object, PageIndex index, std::uint64_t* before, std::uint64_t* after) {
   const VmTunables& t = system_.tunables();
-  io_.sequential =
-      look_.advice != Advice::kRandom &&
-      ((object.read_window != 0 && index == object.next_read) || look_.advice == Advice::kSequential);
+  const bool told = look_.advice == Advice::kSequential;
+  const SequenceTable::Sequence* const last = object.reads.continued_by(index);
+  io_.sequential = look_.advice != Advice::kRandom && (told || (last != nullptr && last->high == index));
   std::uint64_t window = 1;
   *before = 0;
   if (io_.sequential) {
-    const bool told = look_.advice == Advice::kSequential;
-    window = std::clamp<std::uint64_t>(std::uint64_t{object.read_window} * 2,
+    window = std::clamp<std::uint64_t>(last != nullptr ? std::uint64_t{last->window} * 2 : 0,
                                        told ? t.readahead_max.value() : t.readahead_min.value(),
                                        t.readahead_max.value());
   } else if (look_.advice != Advice::kRandom) {
@@ -101,12 +100,11 @@ FaultState::Step FaultState::take_frames_for_io(VmObject& object, PageIndex inde
     system_.objects().release(io_.all());
     return leave_objects(object, fail(FaultResult::kNoMemory));
   }
-  if (io_.sequential) {
-    count(system_.counters().readahead_hits, object.read_pending);
-  }
-  object.next_read = io_.first + PageCount{got};
-  object.read_window = static_cast<std::uint32_t>(got);
-  object.read_pending = io_.sequential ? static_cast<std::uint32_t>(got - 1) : 0;
+  SequenceTable::Sequence* const last = object.reads.continued_by(index);
+  if (io_.sequential && last != nullptr) count(system_.counters().readahead_hits, last->pending);
+  const auto unasked = static_cast<std::uint32_t>(io_.sequential ? got - 1 : 0);
+  object.reads.record(io_.sequential ? last : nullptr,
+                      {io_.first, io_.first + PageCount{got}, static_cast<std::uint32_t>(got), unasked});
   object.begin_paging();
   return leave_objects(object, Step::kPageIn);
 }

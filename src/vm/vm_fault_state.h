@@ -74,6 +74,7 @@ class FaultState {
   Step found_below(VmObject& object, PageIndex index, FrameNumber frame);
   Step map_from_below(VmObject& object, PageIndex index, Page& page);
   Step copy_up(VmObject& object, Page& page);
+  bool only_viewer(VmObject& object, PageIndex index);
   Step move_up(VmObject& object, Page& page);
   Step zero_fill(VmObject& last);
   Step fill_and_map(Batch& batch);

@@ -48,8 +48,8 @@ void VmObjectZone::recycle(VmObject& object) {
   object.swap = {};
   object.ref_count.store(0, std::memory_order_relaxed);
   object.flags = 0;
-  object.next_read = object.fill_low = object.fill_high = PageIndex{0};
-  object.read_window = object.read_pending = object.fill_window = 0;
+  object.reads.clear();
+  object.fills.clear();
   object.bypass_retry = 0;
   object.backing_offset = PageCount{0};
   MutexLock guard(lock_);

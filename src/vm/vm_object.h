@@ -17,6 +17,7 @@
 #include "vm/vm_page.h"
 #include "vm/vm_pager.h"
 #include "vm/vm_radix.h"
+#include "vm/vm_sequence.h"
 #include "vm/vm_system.h"
 #include "vm/vm_types.h"
 
@@ -45,16 +46,11 @@ class VmObject {
   ListLink<VmObject> shadow_link;  // the backing object's lock
   IntrusiveList<VmObject, &VmObject::shadow_link> shadows;  // lock
 
-  // Sequence detection; hints, changed under the lock.
-  PageIndex next_read;             // where a sequential page-in would go on
-  std::uint32_t read_window = 0;   // pages of the last page-in
-  std::uint32_t read_pending = 0;  // read-ahead pages that were mapped unasked and not confirmed yet
+  SequenceTable reads;                          // lock; clusters that were paged in
+  SequenceTable fills;                          // lock; clusters that were zero-filled
   std::atomic<std::uint32_t> random_window{0};  // window for page-ins that continue nothing; any time
   std::atomic<std::uint32_t> random_misses{0};  // such page-ins since the last hit; any time
-  PageIndex fill_low;                           // last zero-fill cluster [low, high)
-  PageIndex fill_high;
-  std::uint32_t fill_window = 0;
-  std::uint64_t bypass_retry = 0;  // try again to bypass when this many pages are here
+  std::uint64_t bypass_retry = 0;               // try again to bypass when this many pages are here
 
   ListLink<VmObject> zone_link;  // the zone's lock
   bool live = false;             // the zone's lock
@@ -65,7 +61,8 @@ class VmObject {
 
   /// Pages that the backing store holds: a hint unless nothing is being written.
   [[nodiscard]] std::uint64_t copies() const {
-    return std::atomic_ref<std::uint64_t>(const_cast<std::uint64_t&>(swap.pages)).load(std::memory_order_relaxed);
+    return std::atomic_ref<std::uint64_t>(const_cast<std::uint64_t&>(swap.pages))
+        .load(std::memory_order_relaxed);
   }
 
   /// Paging in progress; begin with the lock held, end without.
@@ -137,6 +134,9 @@ class VmObjectZone {
   /// metadata.
   [[nodiscard]] bool rename_page(VmObject& from, Page& page, VmObject& to, PageIndex index);
 
+  /// Does the backing store hold this page of the object?
+  [[nodiscard]] bool has_copy(const VmObject& object, PageIndex index);
+
   // --- For validators.
   void for_each(FunctionRef<void(VmObject&)> visit);
   /// The invariants at the top of this file, for all objects. The engine is at rest.
@@ -161,7 +161,6 @@ class VmObjectZone {
   void take_backing_of(VmObject& object, VmObject& backing);
   bool bypass(VmObject& object, VmObject& backing);
   bool all_shadowed(const VmObject& object, const VmObject& backing);
-  [[nodiscard]] bool has_copy(const VmObject& object, PageIndex index);
   void recycle(VmObject& object);
   void validate_object(VmObject& object);
 

@@ -127,6 +127,36 @@ TEST(VmFault, SharedShadowShowsTheCopyToAllSharers) {
   m.system->validate();
 }
 
+TEST(VmFault, NoPageIsLeftDeadWhenBothSidesHaveWritten) {
+  FakeMachine m;
+  auto parent = m.make_map();
+  const VirtAddr base = m.map_pages(*parent, 8);
+  for (std::uint64_t i = 0; i < 8; ++i) (void)m.write(*parent, m.page(base, i), 100 + i);
+  auto child = parent->fork();
+  for (std::uint64_t i = 0; i < 4; ++i) {
+    (void)m.write(*parent, m.page(base, i), 200 + i);
+    (void)m.write(*child, m.page(base, i), 300 + i);
+  }
+  EXPECT_EQ(get(m.counters.cow_faults), 4u);
+  EXPECT_EQ(get(m.counters.cow_optim), 4u);
+  EXPECT_EQ(m.resident(), 4 * 2u + 4);  // two of each page that was written, not three
+  for (std::uint64_t i = 0; i < 8; ++i) {
+    EXPECT_EQ(m.read(*parent, m.page(base, i)), (i < 4 ? 200 : 100) + i);
+    EXPECT_EQ(m.read(*child, m.page(base, i)), (i < 4 ? 300 : 100) + i);
+  }
+  m.system->validate();
+}
+
+TEST(VmFault, SeveralStreamsInOneObjectAreRecognised) {
+  FakeMachine m({.limit = 2048, .budget = 2048});
+  auto map = m.make_map();
+  const VirtAddr base = m.map_pages(*map, 1024);
+  for (std::uint64_t i = 0; i < 256; ++i) {
+    for (std::uint64_t stream = 0; stream < 4; ++stream) (void)m.write(*map, m.page(base, 256 * stream + i), i);
+  }
+  EXPECT_LE(get(m.counters.vm_faults), 4 * (6u + 256 / 16));
+}
+
 class VmFaultBothMachines : public ::testing::TestWithParam<bool> {
  protected:
   FakeOptions small(std::uint64_t frames) {
