@@ -1,6 +1,6 @@
-// The map's own costs, on a machine that maps nothing: page-by-page mprotect over a million pages (in order, at
-// random, leaving a million entries or none), insert and remove, find_space in a fragmented map, lookup, fork.
-// The original's entries were a list: the same work was O(n) an operation there.
+// The map's own costs, on a machine that maps nothing: page-by-page mprotect over a million pages (in order,
+// at random, leaving a million entries or none), insert and remove, find_space in a fragmented map, lookup,
+// fork. The original's entries were a list: the same work was O(n) an operation there.
 #include <benchmark/benchmark.h>
 #include <sys/mman.h>
 
@@ -51,7 +51,8 @@ class NoMachine final : public PmapSystem, public PhysicalMemory, public Pager, 
   PagerReturn get_pages(PagerHandle&, PageIndex, std::span<const FrameNumber>) override {
     return PagerReturn::kFail;
   }
-  void put_pages(PagerHandle&, PageIndex, std::span<const FrameNumber>, std::span<PagerReturn> verdicts) override {
+  void put_pages(PagerHandle&, PageIndex, std::span<const FrameNumber>,
+                 std::span<PagerReturn> verdicts) override {
     std::fill(verdicts.begin(), verdicts.end(), PagerReturn::kFail);
   }
   void forget(PagerHandle&, PageIndex, PageCount) override {}
@@ -69,8 +70,12 @@ class Setup {
       : memory_(static_cast<std::byte*>(mmap(nullptr, kArena, PROT_READ | PROT_WRITE,
                                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0))),
         arena_(memory_, kArena),
-        system_(VmSystem::create({.phys = machine_, .pmaps = machine_, .swap = machine_, .clock = machine_,
-                                  .counters = counters_, .arena = arena_})),
+        system_(VmSystem::create({.phys = machine_,
+                                  .pmaps = machine_,
+                                  .swap = machine_,
+                                  .clock = machine_,
+                                  .counters = counters_,
+                                  .arena = arena_})),
         map(VmMap::create(*system_, {VirtAddr{kBase}, VirtAddr{kBase + (std::uint64_t{1} << 34)}})) {}
   ~Setup() {
     map.reset();
@@ -111,7 +116,8 @@ std::vector<std::uint64_t> order_of(std::uint64_t n, bool shuffled) {
   return order;
 }
 
-// Every page read-only, one call each, then every page back: one entry at the start, in the middle and at the end.
+// Every page read-only, one call each, then every page back: one entry at the start, in the middle and at the
+// end.
 void protect_page_by_page(benchmark::State& state) {
   Setup s;
   s.insert(0, kMillion);

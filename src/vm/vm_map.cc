@@ -15,20 +15,28 @@ std::unique_ptr<VmMap> VmMap::create(VmSystem& system, VirtRange bounds) {
   return create_with(system, bounds, std::make_shared<MapEntryZone>(system.arena()));
 }
 
-std::unique_ptr<VmMap> VmMap::create_with(VmSystem& system, VirtRange bounds, std::shared_ptr<MapEntryZone> zone) {
+std::unique_ptr<VmMap> VmMap::create_with(VmSystem& system, VirtRange bounds,
+                                          std::shared_ptr<MapEntryZone> zone) {
   CHECK(page_aligned(bounds.start) && page_aligned(bounds.end) && !bounds.empty());
   std::unique_ptr<Pmap> pmap = system.pmaps().create_pmap();
   if (pmap == nullptr) return nullptr;
   std::unique_ptr<VmMap> map(new VmMap);
-  map->impl_ = new Impl(*map, system, bounds, std::move(pmap), std::move(zone), std::make_unique<AvlMapIndex>());
+  map->impl_ =
+      new Impl(*map, system, bounds, std::move(pmap), std::move(zone), std::make_unique<AvlMapIndex>());
   return map;
 }
 
-VmMap::~VmMap() { delete impl_; }
+VmMap::~VmMap() {
+  delete impl_;
+}
 
 VmMap::Impl::Impl(VmMap& owner, VmSystem& engine, VirtRange range, std::unique_ptr<Pmap> mappings,
                   std::shared_ptr<MapEntryZone> entry_zone, std::unique_ptr<MapIndex> index)
-    : self(owner), system(engine), bounds(range), pmap(std::move(mappings)), zone(std::move(entry_zone)),
+    : self(owner),
+      system(engine),
+      bounds(range),
+      pmap(std::move(mappings)),
+      zone(std::move(entry_zone)),
       entries(range, std::move(index)) {}
 
 VmMap::Impl::~Impl() {
@@ -51,14 +59,17 @@ void VmMap::Impl::return_entries_to_zone() {
   free_entries = nullptr;
 }
 
-// --- The lock ---------------------------------------------------------------------------------------------------
+// --- The lock
+// ---------------------------------------------------------------------------------------------------
 
 void VmMap::Impl::lock_exclusive() {
   lock.lock();
   timestamp.fetch_add(1, std::memory_order_relaxed);
 }
 
-void VmMap::Impl::unlock_exclusive() { lock.unlock(); }
+void VmMap::Impl::unlock_exclusive() {
+  lock.unlock();
+}
 
 void VmMap::Impl::Writer::wait_until_stable(VirtRange range) {
   while (map_.in_transition != 0 && map_.transition_in(range)) {
@@ -69,8 +80,8 @@ void VmMap::Impl::Writer::wait_until_stable(VirtRange range) {
   }
 }
 
-// Deallocating an object may take long and needs no map: after the unlock. `deferred` tells a process fork that
-// references are still being dropped; it is raised under the lock so that the fork cannot miss it.
+// Deallocating an object may take long and needs no map: after the unlock. `deferred` tells a process fork
+// that references are still being dropped; it is raised under the lock so that the fork cannot miss it.
 void VmMap::Impl::Writer::finish() {
   if (dead_ == nullptr) {
     map_.unlock_exclusive();
@@ -84,7 +95,8 @@ void VmMap::Impl::Writer::finish() {
     if (entry->object != nullptr) map_.objects().deallocate(entry->object);
     map_.free_entry(entry);
   }
-  // Sequentially consistent, with the waiter's order of the two: no wake-up is missed, and nearly none is paid for.
+  // Sequentially consistent, with the waiter's order of the two: no wake-up is missed, and nearly none is
+  // paid for.
   if (map_.deferred.fetch_sub(1) == 1 && map_.fork_waits.load() != 0) futex_wake(map_.deferred, 1 << 30);
 }
 
@@ -118,20 +130,26 @@ void VmMap::lock_for_process_fork() NO_THREAD_SAFETY_ANALYSIS {
   impl_->fork_waits.store(0);
 }
 
-void VmMap::unlock_after_process_fork() NO_THREAD_SAFETY_ANALYSIS { impl_->unlock_exclusive(); }
+void VmMap::unlock_after_process_fork() NO_THREAD_SAFETY_ANALYSIS {
+  impl_->unlock_exclusive();
+}
 
-// --- Entries ----------------------------------------------------------------------------------------------------
+// --- Entries
+// ----------------------------------------------------------------------------------------------------
 
-VmObjectZone& VmMap::Impl::objects() const { return system.objects(); }
+VmObjectZone& VmMap::Impl::objects() const {
+  return system.objects();
+}
 
 KernReturn VmMap::Impl::check_range(VirtRange range) const {
-  if (!page_aligned(range.start) || !page_aligned(range.end) || range.empty()) return KernReturn::kInvalidArgument;
+  if (!page_aligned(range.start) || !page_aligned(range.end) || range.empty())
+    return KernReturn::kInvalidArgument;
   if (range.start < bounds.start || range.end > bounds.end) return KernReturn::kInvalidAddress;
   return KernReturn::kSuccess;
 }
 
-// Entries come back on a stack that is only ever pushed and taken whole, so that freeing needs no lock; the slab's
-// own lock is taken under the map's exclusive lock only, and a process fork finds it free.
+// Entries come back on a stack that is only ever pushed and taken whole, so that freeing needs no lock; the
+// slab's own lock is taken under the map's exclusive lock only, and a process fork finds it free.
 MapEntry* VmMap::Impl::new_entry() {
   if (free_entries == nullptr) free_entries = returned.exchange(nullptr, std::memory_order_acquire);
   if (free_entries == nullptr) return zone->slab.create();
@@ -195,7 +213,8 @@ bool VmMap::Impl::ensure_object(MapEntry* entry) {
   return entry->object != nullptr;
 }
 
-// --- Clip and merge ---------------------------------------------------------------------------------------------
+// --- Clip and merge
+// ---------------------------------------------------------------------------------------------
 
 bool VmMap::Impl::clip_at(VirtAddr address) {
   MapEntry* entry;
@@ -203,8 +222,8 @@ bool VmMap::Impl::clip_at(VirtAddr address) {
   DCHECK(!entry->in_transition);
   MapEntry* const upper = new_entry();
   if (upper == nullptr) return false;
-  // Both halves should share one object, or they could never become one entry again after a fault. Going on without
-  // is only less neat, so a failure to make the object is none.
+  // Both halves should share one object, or they could never become one entry again after a fault. Going on
+  // without is only less neat, so a failure to make the object is none.
   if (entry->kind == EntryKind::kObject) (void)ensure_object(entry);
   upper->kind = entry->kind;
   upper->prot = entry->prot;
@@ -258,15 +277,17 @@ void VmMap::Impl::simplify(VirtRange range, Writer& writer) {
   }
 }
 
-// --- mmap -------------------------------------------------------------------------------------------------------
+// --- mmap
+// -------------------------------------------------------------------------------------------------------
 
 void VmMap::Impl::insert_zero_fill(MapEntry* entry, Writer& writer) {
   MapEntry* prev;
   CHECK(!entries.lookup(entry->start, &prev));
-  // Like FreeBSD: grow the neighbour's object rather than make one more. A neighbour that awaits a copy shares its
-  // object with another map and must not spread it.
+  // Like FreeBSD: grow the neighbour's object rather than make one more. A neighbour that awaits a copy
+  // shares its object with another map and must not spread it.
   if (prev != entries.header() && prev->end == entry->start && entry->kind == EntryKind::kObject &&
-      prev->object != nullptr && !prev->needs_copy && !prev->in_transition && prev->inherit == entry->inherit &&
+      prev->object != nullptr && !prev->needs_copy && !prev->in_transition &&
+      prev->inherit == entry->inherit &&
       objects().coalesce(*prev->object, prev->offset, prev->pages(), entry->pages())) {
     entry->object = prev->object;
     entry->offset = prev->index_of(prev->end);
@@ -284,8 +305,8 @@ void fill_entry(MapEntry* entry, const VmMap::MapRequest& request, VirtRange ran
   entry->kind = request.kind;
   entry->prot = request.kind == EntryKind::kGuard ? Prot::kNone : request.prot;
   entry->max_prot = request.kind == EntryKind::kGuard ? Prot::kNone : request.max_prot;
-  entry->inherit =
-      request.inherit == Inherit::kZero && request.kind != EntryKind::kObject ? Inherit::kCopy : request.inherit;
+  entry->inherit = request.inherit == Inherit::kZero && request.kind != EntryKind::kObject ? Inherit::kCopy
+                                                                                           : request.inherit;
 }
 
 }  // namespace
@@ -335,22 +356,40 @@ KernReturn VmMap::Impl::map(const MapRequest& request, VirtAddr* address) {
   return verdict;
 }
 
-// --- The public face --------------------------------------------------------------------------------------------
+// --- The public face
+// --------------------------------------------------------------------------------------------
 
-KernReturn VmMap::map(const MapRequest& request, VirtAddr* address) { return impl_->map(request, address); }
-KernReturn VmMap::remove(VirtRange range) { return impl_->remove(range); }
-KernReturn VmMap::protect(VirtRange range, Prot prot) { return impl_->protect(range, prot); }
-KernReturn VmMap::inherit(VirtRange range, Inherit inherit) { return impl_->inherit(range, inherit); }
-KernReturn VmMap::advise(VirtRange range, Advice advice) { return impl_->advise(range, advice); }
-KernReturn VmMap::wire(VirtRange range, WireKind kind) { return impl_->wire(range, kind); }
-KernReturn VmMap::unwire(VirtRange range, WireKind kind) { return impl_->unwire(range, kind); }
+KernReturn VmMap::map(const MapRequest& request, VirtAddr* address) {
+  return impl_->map(request, address);
+}
+KernReturn VmMap::remove(VirtRange range) {
+  return impl_->remove(range);
+}
+KernReturn VmMap::protect(VirtRange range, Prot prot) {
+  return impl_->protect(range, prot);
+}
+KernReturn VmMap::inherit(VirtRange range, Inherit inherit) {
+  return impl_->inherit(range, inherit);
+}
+KernReturn VmMap::advise(VirtRange range, Advice advice) {
+  return impl_->advise(range, advice);
+}
+KernReturn VmMap::wire(VirtRange range, WireKind kind) {
+  return impl_->wire(range, kind);
+}
+KernReturn VmMap::unwire(VirtRange range, WireKind kind) {
+  return impl_->unwire(range, kind);
+}
 KernReturn VmMap::remap(VirtRange from, VirtRange to, bool keep_source) {
   return impl_->remap(from, to, keep_source);
 }
-KernReturn VmMap::remap_anywhere(VirtRange from, const MapRequest& place, bool keep_source, VirtAddr* address) {
+KernReturn VmMap::remap_anywhere(VirtRange from, const MapRequest& place, bool keep_source,
+                                 VirtAddr* address) {
   return impl_->remap_anywhere(from, place, keep_source, address);
 }
-std::unique_ptr<VmMap> VmMap::fork() { return impl_->fork(); }
+std::unique_ptr<VmMap> VmMap::fork() {
+  return impl_->fork();
+}
 KernReturn VmMap::lookup(VirtAddr address, Access access, MapLookup* found) {
   return impl_->lookup(address, access, found);
 }
@@ -401,10 +440,18 @@ void VmMap::for_each_entry(FunctionRef<void(const EntryView&)> visit) {
   }
 }
 
-Pmap& VmMap::pmap() const { return *impl_->pmap; }
-VmSystem& VmMap::system() const { return impl_->system; }
-VirtRange VmMap::bounds() const { return impl_->bounds; }
-std::uint64_t VmMap::timestamp() const { return impl_->timestamp.load(std::memory_order_relaxed); }
+Pmap& VmMap::pmap() const {
+  return *impl_->pmap;
+}
+VmSystem& VmMap::system() const {
+  return impl_->system;
+}
+VirtRange VmMap::bounds() const {
+  return impl_->bounds;
+}
+std::uint64_t VmMap::timestamp() const {
+  return impl_->timestamp.load(std::memory_order_relaxed);
+}
 
 std::size_t VmMap::entry_count() const {
   ReadLock guard(impl_->lock);

@@ -1,10 +1,10 @@
 // VmMap: the entries of one address space, in a balanced tree with the largest free gap per subtree.
 //
 // Reference: freebsd-vm.md §1.3 and §3. Every operation is O(log n) plus the entries it changes.
-// Lock: one shared lock inside (rank kMap); timestamp() grows at every exclusive acquire. Object references are
-// dropped only after the map is unlocked. Ranges must be page aligned, not empty and within bounds(): otherwise
-// kInvalidArgument (alignment, empty) or kInvalidAddress (bounds). An operation that fails has changed nothing,
-// unless it says otherwise.
+// Lock: one shared lock inside (rank kMap); timestamp() grows at every exclusive acquire. Object references
+// are dropped only after the map is unlocked. Ranges must be page aligned, not empty and within bounds():
+// otherwise kInvalidArgument (alignment, empty) or kInvalidAddress (bounds). An operation that fails has
+// changed nothing, unless it says otherwise.
 #pragma once
 
 #include <memory>
@@ -21,21 +21,23 @@ namespace enchilada {
 
 class VmObject;
 
-/// What an entry maps. Foreign: the machine's own mapping lies there (a file, shared memory); the engine only keeps
-/// the addresses taken and never faults them.
+/// What an entry maps. Foreign: the machine's own mapping lies there (a file, shared memory); the engine only
+/// keeps the addresses taken and never faults them.
 enum class EntryKind : std::uint8_t { kObject, kGuard, kForeign };
 
-/// Who wires. The user's wiring (mlock) does not nest; the system's (memory that a system call is using) does.
+/// Who wires. The user's wiring (mlock) does not nest; the system's (memory that a system call is using)
+/// does.
 enum class WireKind : std::uint8_t { kSystem, kUser };
 
 struct MapEntry;  // vm_map_entry.h
 struct MapEntryZone;
 
-/// What a fault needs to know about an address; valid while the map is locked (shared) or timestamp is unchanged.
+/// What a fault needs to know about an address; valid while the map is locked (shared) or timestamp is
+/// unchanged.
 struct MapLookup {
-  VmObject* object = nullptr;   // the entry's object (first_object); made if there was none
-  PageIndex index;              // page of the object at the address
-  Prot prot = Prot::kNone;      // what may be entered: without kWrite while the entry still needs a copy
+  VmObject* object = nullptr;  // the entry's object (first_object); made if there was none
+  PageIndex index;             // page of the object at the address
+  Prot prot = Prot::kNone;     // what may be entered: without kWrite while the entry still needs a copy
   bool wired = false;
   Advice advice = Advice::kNormal;
   VirtRange entry_range;        // for prefault and clustering: the entry's addresses ...
@@ -54,13 +56,17 @@ class VmMap {
 
   struct MapRequest {
     ByteCount length{};
-    VirtAddr hint{0};                 // fixed: the address; else the lowest address to try
+    VirtAddr hint{0};  // fixed: the address; else the lowest address to try
     std::uint64_t alignment = kPageSize;
     Prot prot = Prot::kReadWrite;
     Prot max_prot = Prot::kAll;
     Inherit inherit = Inherit::kCopy;
     EntryKind kind = EntryKind::kObject;
-    enum class Placement : std::uint8_t { kAnywhere, kFixedReplace, kFixedExclusive } placement = Placement::kAnywhere;
+    enum class Placement : std::uint8_t {
+      kAnywhere,
+      kFixedReplace,
+      kFixedExclusive
+    } placement = Placement::kAnywhere;
   };
   /// mmap: finds room (or replaces / refuses), inserts an anonymous zero-fill entry (no object yet), merges.
   /// The length is rounded up to pages. Anywhere: the lowest fit at or above the hint, else kNoSpace.
@@ -68,43 +74,49 @@ class VmMap {
 
   /// munmap; holes are fine. Wired memory is unwired first.
   KernReturn remove(VirtRange range);
-  /// mprotect, all or nothing: a hole is kInvalidAddress, rights beyond an entry's maximum kProtectionFailure, and
-  /// then nothing has changed. Guards and foreign entries are skipped. More rights are given lazily, by faults.
+  /// mprotect, all or nothing: a hole is kInvalidAddress, rights beyond an entry's maximum
+  /// kProtectionFailure, and then nothing has changed. Guards and foreign entries are skipped. More rights
+  /// are given lazily, by faults.
   KernReturn protect(VirtRange range, Prot prot);
   /// minherit; holes are skipped, kZero has no effect on guards and foreign entries.
   KernReturn inherit(VirtRange range, Inherit inherit);
-  /// madvise; holes, guards and foreign entries are skipped. kDiscard refuses wired memory (kInvalidArgument); on an
-  /// entry that is inherited by sharing it drops mappings only, as for Linux's shared memory.
+  /// madvise; holes, guards and foreign entries are skipped. kDiscard refuses wired memory
+  /// (kInvalidArgument); on an entry that is inherited by sharing it drops mappings only, as for Linux's
+  /// shared memory.
   KernReturn advise(VirtRange range, Advice advice);
-  /// mlock/munlock. wire: holes and inaccessible entries are kInvalidAddress; all or nothing. unwire: does what it can;
-  /// kInvalidAddress when there was a hole.
+  /// mlock/munlock. wire: holes and inaccessible entries are kInvalidAddress; all or nothing. unwire: does
+  /// what it can; kInvalidAddress when there was a hole.
   KernReturn wire(VirtRange range, WireKind kind = WireKind::kUser);
   KernReturn unwire(VirtRange range, WireKind kind = WireKind::kUser);
-  /// mremap: moves the entries of `from` (no hole allowed) to `to` (same length or longer; the tail is new zero-fill
-  /// memory); contents move with their objects, nothing is copied. keep_source leaves fresh zero-fill memory behind.
-  /// What lies in `to` is unmapped first. The ranges may not overlap, except that equal starts mean growth in place
-  /// (the tail must be free then: kNoSpace). Foreign entries cannot move (kInvalidArgument).
+  /// mremap: moves the entries of `from` (no hole allowed) to `to` (same length or longer; the tail is new
+  /// zero-fill memory); contents move with their objects, nothing is copied. keep_source leaves fresh
+  /// zero-fill memory behind. What lies in `to` is unmapped first. The ranges may not overlap, except that
+  /// equal starts mean growth in place (the tail must be free then: kNoSpace). Foreign entries cannot move
+  /// (kInvalidArgument).
   KernReturn remap(VirtRange from, VirtRange to, bool keep_source);
-  /// The same to the lowest free place that place.length, hint and alignment allow (the rest of `place` is ignored);
-  /// finding it and moving are one step, so that no other thread can map there in between.
+  /// The same to the lowest free place that place.length, hint and alignment allow (the rest of `place` is
+  /// ignored); finding it and moving are one step, so that no other thread can map there in between.
   KernReturn remap_anywhere(VirtRange from, const MapRequest& place, bool keep_source, VirtAddr* address);
   /// Is [range] free of entries / fully covered?
   [[nodiscard]] bool is_free(VirtRange range);
   [[nodiscard]] bool is_covered(VirtRange range);
-  [[nodiscard]] std::optional<VirtAddr> find_space(VirtAddr lowest, ByteCount length, std::uint64_t alignment);
+  [[nodiscard]] std::optional<VirtAddr> find_space(VirtAddr lowest, ByteCount length,
+                                                   std::uint64_t alignment);
   /// Strictest protection over the range; kNone also where there is a hole.
   [[nodiscard]] Prot check_protection(VirtRange range);
 
   /// fork(2): a new map in the same VmSystem with what each entry's inheritance says (§1.3). Null: resources.
   [[nodiscard]] std::unique_ptr<VmMap> fork();
 
-  /// Rights: writing needs kWrite, reading any right at all (as on x86: what is writable or executable is readable).
-  /// For vm_fault: finds the entry, resolves needs-copy for writes (creating the shadow), creates a missing object.
-  /// kSuccess leaves the map locked SHARED (the caller unlocks with unlock_shared()); anything else leaves it
-  /// unlocked. Guard/foreign/hole: kInvalidAddress. Access not allowed: kProtectionFailure.
+  /// Rights: writing needs kWrite, reading any right at all (as on x86: what is writable or executable is
+  /// readable). For vm_fault: finds the entry, resolves needs-copy for writes (creating the shadow), creates
+  /// a missing object. kSuccess leaves the map locked SHARED (the caller unlocks with unlock_shared());
+  /// anything else leaves it unlocked. Guard/foreign/hole: kInvalidAddress. Access not allowed:
+  /// kProtectionFailure.
   KernReturn lookup(VirtAddr address, Access access, MapLookup* found);
   void unlock_shared();
-  /// Try to take the shared lock again after sleeping; false when the map changed since `timestamp` (then unlocked).
+  /// Try to take the shared lock again after sleeping; false when the map changed since `timestamp` (then
+  /// unlocked).
   [[nodiscard]] bool relock_if_unchanged(std::uint64_t timestamp);
   [[nodiscard]] std::uint64_t timestamp() const;
 
@@ -123,8 +135,9 @@ class VmMap {
   };
   void for_each_entry(FunctionRef<void(const EntryView&)> visit);
 
-  /// Process fork support (runtime): take/release the map lock exclusively around a kernel fork, when no operation is
-  /// half done by another thread (wiring, dropping references). The child may unlock what the parent's thread locked.
+  /// Process fork support (runtime): take/release the map lock exclusively around a kernel fork, when no
+  /// operation is half done by another thread (wiring, dropping references). The child may unlock what the
+  /// parent's thread locked.
   void lock_for_process_fork();
   void unlock_after_process_fork();
 
@@ -139,7 +152,8 @@ class VmMap {
 
  private:
   VmMap() = default;
-  static std::unique_ptr<VmMap> create_with(VmSystem& system, VirtRange bounds, std::shared_ptr<MapEntryZone> zone);
+  static std::unique_ptr<VmMap> create_with(VmSystem& system, VirtRange bounds,
+                                            std::shared_ptr<MapEntryZone> zone);
   struct Impl;
   Impl* impl_ = nullptr;
 };

@@ -26,8 +26,8 @@ bool VmMap::Impl::sole_user(const MapEntry& entry) {
          (object.refs() == 1 || (object.one_mapping() && !entry.needs_copy));
 }
 
-// The object stays as it is for those who share it; this map forgets it and starts afresh. Right in every case.
-// `carrier` takes the reference to the place where references are dropped: behind the unlock.
+// The object stays as it is for those who share it; this map forgets it and starts afresh. Right in every
+// case. `carrier` takes the reference to the place where references are dropped: behind the unlock.
 void VmMap::Impl::forget_object(MapEntry* entry, MapEntry* carrier, Writer& writer) {
   objects().remove_range(*entry->object, entry->offset, entry->pages());
   carrier->object = entry->object;
@@ -72,7 +72,8 @@ KernReturn VmMap::Impl::free_contents(VirtRange range) {
   writer.wait_until_stable(range);
   for (MapEntry* e = entries.first_ending_after(range.start); e != entries.header() && e->start < range.end;
        e = e->next) {
-    if (e->object == nullptr || e->inherit == Inherit::kShare || e->wired_count != 0 || !sole_user(*e)) continue;
+    if (e->object == nullptr || e->inherit == Inherit::kShare || e->wired_count != 0 || !sole_user(*e))
+      continue;
     const VirtRange part = overlap(*e, range);
     pmap->remove(part);
     objects().remove_range(*e->object, e->index_of(part.start), to_pages(part.size()));

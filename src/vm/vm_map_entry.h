@@ -1,8 +1,9 @@
 // MapEntry: one contiguous range of an address space with one set of attributes; and where entries come from.
 //
-// Invariants: start < end, page aligned (except the header, see vm_map_tree.h); guards and foreign entries have no
-// object; needs_copy implies an object and that the pmap holds no writable mapping of the range; an entry in
-// transition is not clipped, merged, moved, changed or freed by anybody but the thread that set the mark.
+// Invariants: start < end, page aligned (except the header, see vm_map_tree.h); guards and foreign entries
+// have no object; needs_copy implies an object and that the pmap holds no writable mapping of the range; an
+// entry in transition is not clipped, merged, moved, changed or freed by anybody but the thread that set the
+// mark.
 #pragma once
 
 #include <atomic>
@@ -43,7 +44,8 @@ struct alignas(64) MapEntry {
   PageIndex offset;
   std::uint32_t wired_count = 0;
   bool in_transition = false;  // a thread works on it with the map unlocked
-  bool raised = false;         // wire(): this call has raised wired_count; fork(): the child copies its pages at once
+  bool raised =
+      false;  // wire(): this call has raised wired_count; fork(): the child copies its pages at once
 
   [[nodiscard]] VirtRange range() const { return {start, end}; }
   [[nodiscard]] PageCount pages() const { return to_pages(end - start); }
@@ -52,8 +54,8 @@ struct alignas(64) MapEntry {
 };
 static_assert(sizeof(MapEntry) == 128);
 
-/// The slab that a map and the maps forked from it take their entries from. Shared, because a slab never gives its
-/// memory back: a slab per map would leak arena with each fork.
+/// The slab that a map and the maps forked from it take their entries from. Shared, because a slab never
+/// gives its memory back: a slab per map would leak arena with each fork.
 struct MapEntryZone {
   explicit MapEntryZone(Arena& arena) : slab(arena, 64) {}
   Slab<MapEntry> slab;

@@ -1,6 +1,6 @@
 // fork(2) of an address space, lazily: no page is copied and, for private memory, no object made.
-// Invariant: an entry that is copied on write is marked needs-copy on both sides, and neither pmap holds a writable
-// mapping of it from then on; the shadows appear at the first write of each side (lookup()).
+// Invariant: an entry that is copied on write is marked needs-copy on both sides, and neither pmap holds a
+// writable mapping of it from then on; the shadows appear at the first write of each side (lookup()).
 #include "base/check.h"
 #include "vm/vm_fault.h"
 #include "vm/vm_map_impl.h"
@@ -31,9 +31,10 @@ bool VmMap::Impl::share_with_child(MapEntry* entry, MapEntry* copy) {
 
 bool VmMap::Impl::copy_on_write_with_child(MapEntry* entry, MapEntry* copy) {
   if (entry->object == nullptr) return true;
-  // A clipped entry of an object that only this map shows: its range becomes an object, so that the parts' fates are
-  // separate. Where that fails sharing the whole object is right too, only less tidy. Both steps also for an entry
-  // that awaits a copy already: since its sharers left, the object may count as mapped once again.
+  // A clipped entry of an object that only this map shows: its range becomes an object, so that the parts'
+  // fates are separate. Where that fails sharing the whole object is right too, only less tidy. Both steps
+  // also for an entry that awaits a copy already: since its sharers left, the object may count as mapped once
+  // again.
   (void)objects().split(&entry->object, &entry->offset, entry->pages());
   objects().prepare_for_copy(*entry->object);
   objects().reference(*entry->object);
@@ -44,8 +45,9 @@ bool VmMap::Impl::copy_on_write_with_child(MapEntry* entry, MapEntry* copy) {
   return true;
 }
 
-// Wired writable memory must stay where it is for the parent, so the parent is not marked: it goes on writing into the
-// object, and the child's pages are copied at once (finish_fork), as FreeBSD does. The mark is `raised`.
+// Wired writable memory must stay where it is for the parent, so the parent is not marked: it goes on writing
+// into the object, and the child's pages are copied at once (finish_fork), as FreeBSD does. The mark is
+// `raised`.
 bool VmMap::Impl::copy_wired_with_child(MapEntry* entry, MapEntry* copy) {
   CHECK(entry->object != nullptr);
   objects().clear_one_mapping(*entry->object);
@@ -59,7 +61,7 @@ bool VmMap::Impl::copy_wired_with_child(MapEntry* entry, MapEntry* copy) {
 
 bool VmMap::Impl::fork_entry(MapEntry* entry, Impl& child) NO_THREAD_SAFETY_ANALYSIS {
   if (entry->inherit == Inherit::kNone) return true;
-  MapEntry* const copy = child.new_entry();
+  MapEntry* const copy = new_entry();  // of this map, whose lock is held, and which may have some in store
   if (copy == nullptr) return false;
   copy->start = entry->start;
   copy->end = entry->end;
@@ -75,7 +77,7 @@ bool VmMap::Impl::fork_entry(MapEntry* entry, Impl& child) NO_THREAD_SAFETY_ANAL
                                              : copy_on_write_with_child(entry, copy);
   }
   if (!done) {
-    child.free_entry(copy);
+    free_entry(copy);
     return false;
   }
   child.link(child.entries.header()->prev, copy);
@@ -113,7 +115,8 @@ std::unique_ptr<VmMap> VmMap::Impl::fork() NO_THREAD_SAFETY_ANALYSIS {
       const bool was_private = copied && !e->needs_copy && allows(e->prot, Prot::kWrite);
       done = fork_entry(e, *child->impl_);
       if (was_private && e->needs_copy) no_write.add(e->range());
-      if (done && (copied || (e->inherit == Inherit::kShare && e->object != nullptr))) inherited.add(e->range());
+      if (done && (copied || (e->inherit == Inherit::kShare && e->object != nullptr)))
+        inherited.add(e->range());
     }
     no_write.done();
     inherited.done();

@@ -1,9 +1,9 @@
 // VmMap::Impl: what the vm_map*.cc files share. No other file includes this.
 //
-// How an operation is built: a Writer locks the map, waits until nobody works on the range with the map unlocked,
-// and collects entries that leave the map; checks come first, then both ends are clipped (the last thing that can
-// fail), then entries change, then simplify() merges equal neighbours. ~Writer unlocks and only then drops the
-// collected entries' object references.
+// How an operation is built: a Writer locks the map, waits until nobody works on the range with the map
+// unlocked, and collects entries that leave the map; checks come first, then both ends are clipped (the last
+// thing that can fail), then entries change, then simplify() merges equal neighbours. ~Writer unlocks and
+// only then drops the collected entries' object references.
 #pragma once
 
 #include <atomic>
@@ -81,14 +81,15 @@ struct VmMap::Impl {
   KernReturn wire(VirtRange range, WireKind kind);
   KernReturn unwire(VirtRange range, WireKind kind);
   KernReturn check_wire(VirtRange range) REQUIRES(lock);
-  /// Faults the entries' pages in; on failure `stopped` is the entry that failed. first..last are in transition.
+  /// Faults the entries' pages in; on failure `stopped` is the entry that failed. first..last are in
+  /// transition.
   KernReturn wire_entries(MapEntry* first, MapEntry* last, WireKind kind, MapEntry** stopped) REQUIRES(lock);
   void undo_wiring(MapEntry* first, MapEntry* stopped) REQUIRES(lock);
   /// Lets go of an entry's pages with the lock dropped meanwhile; the entry stays where it is.
   void unwire_entry(MapEntry* entry) REQUIRES(lock);
   void rewire_entry(MapEntry* entry) REQUIRES(lock);
-  /// Unwires whatever is wired in the range; the lock is dropped meanwhile, but when true comes back nothing there is
-  /// wired or in transition. False: no memory to clip.
+  /// Unwires whatever is wired in the range; the lock is dropped meanwhile, but when true comes back nothing
+  /// there is wired or in transition. False: no memory to clip.
   [[nodiscard]] bool unwire_all(VirtRange range, Writer& writer) REQUIRES(lock);
 
   // --- vm_map_remap.cc
@@ -123,11 +124,11 @@ struct VmMap::Impl {
 
   SharedMutex lock{LockRank::kMap};
   std::atomic<std::uint64_t> timestamp{0};
-  MapEntries entries;                   // guarded by lock
-  std::uint64_t mapped_bytes = 0;       // guarded by lock: lengths of all entries but guards
-  MapEntry* free_entries = nullptr;     // guarded by lock (exclusive): ready for new_entry(), linked by next
-  std::atomic<MapEntry*> returned{nullptr};        // entries freed by anyone; new_entry() takes them all at once
-  std::uint32_t in_transition = 0;                 // guarded by lock: entries marked so
+  MapEntries entries;                // guarded by lock
+  std::uint64_t mapped_bytes = 0;    // guarded by lock: lengths of all entries but guards
+  MapEntry* free_entries = nullptr;  // guarded by lock (exclusive): ready for new_entry(), linked by next
+  std::atomic<MapEntry*> returned{nullptr};  // entries freed by anyone; new_entry() takes them all at once
+  std::uint32_t in_transition = 0;           // guarded by lock: entries marked so
   std::atomic<std::uint32_t> transition_event{0};  // moves when a mark goes; waiters sleep on it
   std::atomic<std::uint32_t> deferred{0};          // Writers that are dropping references after their unlock
   std::atomic<std::uint32_t> fork_waits{0};        // a process fork sleeps on `deferred`
@@ -171,7 +172,8 @@ class VmMap::Impl::SpareEntries {
   MapEntry* list_ = nullptr;
 };
 
-/// Joins ranges that touch, given in ascending order, and calls `flush` once per run: one pmap call, one shoot-down.
+/// Joins ranges that touch, given in ascending order, and calls `flush` once per run: one pmap call, one
+/// shoot-down.
 template <class Flush>
 class RangeRuns {
  public:
@@ -199,10 +201,13 @@ class RangeRuns {
 
 /// The part of the entry inside the range.
 inline VirtRange overlap(const MapEntry& entry, VirtRange range) {
-  return {entry.start < range.start ? range.start : entry.start, entry.end > range.end ? range.end : entry.end};
+  return {entry.start < range.start ? range.start : entry.start,
+          entry.end > range.end ? range.end : entry.end};
 }
 
 /// What the pmap may be asked for: on every machine here what is writable or executable is also readable.
-constexpr Prot pmap_prot(Prot prot) { return prot == Prot::kNone ? prot : prot | Prot::kRead; }
+constexpr Prot pmap_prot(Prot prot) {
+  return prot == Prot::kNone ? prot : prot | Prot::kRead;
+}
 
 }  // namespace enchilada

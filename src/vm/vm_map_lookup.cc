@@ -22,14 +22,15 @@ bool needs_work(const MapEntry& entry, Access access) {
 KernReturn VmMap::Impl::resolve(MapEntry* entry, Access access) {
   if (!ensure_object(entry)) return KernReturn::kResourceShortage;
   if (entry->needs_copy && access == Access::kWrite) {
-    if (!objects().shadow(&entry->object, &entry->offset, entry->pages())) return KernReturn::kResourceShortage;
+    if (!objects().shadow(&entry->object, &entry->offset, entry->pages()))
+      return KernReturn::kResourceShortage;
     entry->needs_copy = false;
   }
   return KernReturn::kSuccess;
 }
 
-// Locked shared at first, because nearly every fault finds its entry ready. The map may change between the shared
-// and the exclusive lock, so the entry is looked up again then.
+// Locked shared at first, because nearly every fault finds its entry ready. The map may change between the
+// shared and the exclusive lock, so the entry is looked up again then.
 KernReturn VmMap::Impl::lookup(VirtAddr address, Access access, MapLookup* found) NO_THREAD_SAFETY_ANALYSIS {
   bool exclusive = false;
   lock.lock_shared();
@@ -71,7 +72,9 @@ KernReturn VmMap::Impl::lookup(VirtAddr address, Access access, MapLookup* found
   return KernReturn::kSuccess;
 }
 
-void VmMap::unlock_shared() NO_THREAD_SAFETY_ANALYSIS { impl_->lock.unlock_shared(); }
+void VmMap::unlock_shared() NO_THREAD_SAFETY_ANALYSIS {
+  impl_->lock.unlock_shared();
+}
 
 // Never waits: the caller may hold a busy page that the map's exclusive holder is waiting for.
 bool VmMap::relock_if_unchanged(std::uint64_t timestamp) NO_THREAD_SAFETY_ANALYSIS {

@@ -1,6 +1,6 @@
 // mprotect and minherit.
-// Invariant: protect() checks everything before it changes anything; it takes rights from the pmap at once and gives
-// them lazily (the next fault enters them).
+// Invariant: protect() checks everything before it changes anything; it takes rights from the pmap at once
+// and gives them lazily (the next fault enters them).
 #include "vm/vm_map_impl.h"
 
 namespace enchilada {
@@ -17,11 +17,13 @@ KernReturn VmMap::Impl::check_protect(VirtRange range, Prot prot, bool* changes)
   return KernReturn::kSuccess;
 }
 
-// Page after page in one direction is the common pattern (loaders, collectors): each call takes a piece off one end of
-// an entry that becomes like the neighbour there. Then only the boundary between the two moves: no clip, no merge.
+// Page after page in one direction is the common pattern (loaders, collectors): each call takes a piece off
+// one end of an entry that becomes like the neighbour there. Then only the boundary between the two moves: no
+// clip, no merge.
 bool VmMap::Impl::protect_by_shift(VirtRange range, Prot prot) {
   MapEntry* const e = entries.first_ending_after(range.start);
-  if (e->kind != EntryKind::kObject || e->wired_count != 0 || range.start < e->start || range.end > e->end) return false;
+  if (e->kind != EntryKind::kObject || e->wired_count != 0) return false;
+  if (range.start < e->start || range.end > e->end) return false;
   const bool at_start = range.start == e->start && range.end < e->end;
   const bool at_end = range.end == e->end && range.start > e->start;
   MapEntry* const neighbour = at_start ? e->prev : e->next;
@@ -70,8 +72,8 @@ KernReturn VmMap::Impl::protect(VirtRange range, Prot prot) {
   return KernReturn::kSuccess;
 }
 
-// Wired pages are promised never to fault, so the copy cannot wait for the first write; and after that write the
-// page in use would not be the wired one. rewire_entry() unlocks the map, hence the new lookup each time.
+// Wired pages are promised never to fault, so the copy cannot wait for the first write; and after that write
+// the page in use would not be the wired one. rewire_entry() unlocks the map, hence the new lookup each time.
 void VmMap::Impl::copy_wired_writable(VirtRange range) {
   for (VirtAddr at = range.start; at < range.end;) {
     MapEntry* const e = entries.first_ending_after(at);

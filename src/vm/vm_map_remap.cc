@@ -43,8 +43,8 @@ KernReturn VmMap::Impl::grow_in_place(VirtRange from, VirtRange to, Writer& writ
   return KernReturn::kSuccess;
 }
 
-// Objects keep their flags: each page is still mapped by one range at most, only not in the order of its index, and
-// VmObjectZone::coalesce() does not rely on that.
+// Objects keep their flags: each page is still mapped by one range at most, only not in the order of its
+// index, and VmObjectZone::coalesce() does not rely on that.
 void VmMap::Impl::move_entries(VirtRange from, VirtRange to, bool keep_source, SpareEntries& spares) {
   const std::uint64_t delta = to.start.value() - from.start.value();  // may wrap: addresses are modulo 2^64
   MapEntry* entry = entries.first_ending_after(from.start);

@@ -1,13 +1,13 @@
-// munmap. Order: unwire, remove mappings, free what only this map could see, take the entries out; the objects'
-// references go after the unlock.
+// munmap. Order: unwire, remove mappings, free what only this map could see, take the entries out; the
+// objects' references go after the unlock.
 #include "base/check.h"
 #include "vm/vm_map_impl.h"
 #include "vm/vm_object.h"
 
 namespace enchilada {
 
-// Only where an object was mapped: a foreign entry's addresses belong to the machine, and 1 TiB of reserved but
-// untouched memory has no mappings. One call per run of neighbours.
+// Only where an object was mapped: a foreign entry's addresses belong to the machine, and 1 TiB of reserved
+// but untouched memory has no mappings. One call per run of neighbours.
 void VmMap::Impl::remove_mappings(VirtRange range) {
   RangeRuns runs([this](VirtRange run) { pmap->remove(run); });
   for (MapEntry* e = entries.first_ending_after(range.start); e != entries.header() && e->start < range.end;
@@ -23,7 +23,8 @@ bool VmMap::Impl::remove_locked(VirtRange range, Writer& writer) {
   while (entry != entries.header() && entry->start < range.end) {
     MapEntry* const next = entry->next;
     DCHECK(entry->wired_count == 0 && !entry->in_transition);
-    // The object may live on in other entries of this map; what only this range showed is freed now, not with them.
+    // The object may live on in other entries of this map; what only this range showed is freed now, not with
+    // them.
     if (entry->object != nullptr) objects().remove_range(*entry->object, entry->offset, entry->pages());
     unlink(entry);
     writer.defer(entry);
@@ -36,7 +37,8 @@ KernReturn VmMap::Impl::remove(VirtRange range) {
   if (const KernReturn bad = check_range(range); bad != KernReturn::kSuccess) return bad;
   Writer writer(*this);
   writer.wait_until_stable(range);
-  return unwire_all(range, writer) && remove_locked(range, writer) ? KernReturn::kSuccess : KernReturn::kResourceShortage;
+  const bool done = unwire_all(range, writer) && remove_locked(range, writer);
+  return done ? KernReturn::kSuccess : KernReturn::kResourceShortage;
 }
 
 }  // namespace enchilada

@@ -9,8 +9,12 @@
 namespace enchilada {
 namespace {
 
-unsigned height_of(const MapEntry* node) { return node == nullptr ? 0u : node->height; }
-std::uint64_t max_gap_of(const MapEntry* node) { return node == nullptr ? 0 : node->max_gap; }
+unsigned height_of(const MapEntry* node) {
+  return node == nullptr ? 0u : node->height;
+}
+std::uint64_t max_gap_of(const MapEntry* node) {
+  return node == nullptr ? 0 : node->max_gap;
+}
 
 void update(MapEntry* node) {
   node->height = static_cast<std::uint8_t>(1 + std::max(height_of(node->left), height_of(node->right)));
@@ -262,16 +266,19 @@ void MapEntries::set_start(MapEntry* entry, VirtAddr start) {
   refresh_gap(entry);
 }
 
-// Aligned requests: a gap that is long enough may still hold no aligned place. Such gaps are passed one by one, which
-// keeps the answer the lowest; after kMaxMisses the search asks for length + alignment, which cannot miss, so that a
-// badly fragmented map costs O(log n) too (then a lower fit may be overlooked; the slow exact search is the last try).
-std::optional<VirtAddr> MapEntries::find_space(VirtAddr lowest, std::uint64_t length, std::uint64_t alignment) {
+// Aligned requests: a gap that is long enough may still hold no aligned place. Such gaps are passed one by
+// one, which keeps the answer the lowest; after kMaxMisses the search asks for length + alignment, which
+// cannot miss, so that a badly fragmented map costs O(log n) too (then a lower fit may be overlooked; the
+// slow exact search is the last try).
+std::optional<VirtAddr> MapEntries::find_space(VirtAddr lowest, std::uint64_t length,
+                                               std::uint64_t alignment) {
   constexpr unsigned kMaxMisses = 64;
   const std::uint64_t floor = std::max(lowest.value(), header_.end.value());
   if (length == 0 || floor >= header_.start.value()) return std::nullopt;
   const auto fits = [&](const MapEntry* after, std::uint64_t* at) {
     const std::uint64_t from = std::max(floor, after->prev->end.value());
-    return align_up(from, alignment, at) && *at <= after->start.value() && after->start.value() - *at >= length;
+    return align_up(from, alignment, at) && *at <= after->start.value() &&
+           after->start.value() - *at >= length;
   };
   MapEntry* before;
   std::uint64_t at = 0;

@@ -1,10 +1,12 @@
-// MapEntries: the ordered entries of one map, with neighbour links, and MapIndex: the search structure behind them.
+// MapEntries: the ordered entries of one map, with neighbour links, and MapIndex: the search structure behind
+// them.
 //
-// The list is circular through a header that stands for both ends of the address space (header.start is the upper
-// bound, header.end the lower), so that every entry has neighbours and every gap an entry that follows it. The header
-// is in the index too, as its largest key: the room above the last entry is its gap.
-// Invariants: sorted, disjoint; entry.gap == entry.start - entry.prev->end; the index finds every entry and knows for
-// each subtree the largest gap. All operations but iteration are O(log n). The map's lock guards all of it.
+// The list is circular through a header that stands for both ends of the address space (header.start is the
+// upper bound, header.end the lower), so that every entry has neighbours and every gap an entry that follows
+// it. The header is in the index too, as its largest key: the room above the last entry is its gap.
+// Invariants: sorted, disjoint; entry.gap == entry.start - entry.prev->end; the index finds every entry and
+// knows for each subtree the largest gap. All operations but iteration are O(log n). The map's lock guards
+// all of it.
 #pragma once
 
 #include <atomic>
@@ -16,7 +18,8 @@
 
 namespace enchilada {
 
-/// A search structure over entries. Others than the default (a splay tree, a B-tree, a list that loses) go behind this.
+/// A search structure over entries. Others than the default (a splay tree, a B-tree, a list that loses) go
+/// behind this.
 class MapIndex {
  public:
   virtual ~MapIndex() = default;
@@ -34,7 +37,8 @@ class MapIndex {
   virtual std::size_t validate() const = 0;
 };
 
-/// AVL tree: of the balanced trees the one with the shortest paths, and lookups outnumber all else (every fault).
+/// AVL tree: of the balanced trees the one with the shortest paths, and lookups outnumber all else (every
+/// fault).
 class AvlMapIndex final : public MapIndex {
  public:
   void insert(MapEntry* entry) override;
@@ -75,7 +79,8 @@ class MapEntries {
   void set_end(MapEntry* entry, VirtAddr end);
   void set_start(MapEntry* entry, VirtAddr start);
   /// Lowest aligned address >= lowest with `length` free bytes.
-  [[nodiscard]] std::optional<VirtAddr> find_space(VirtAddr lowest, std::uint64_t length, std::uint64_t alignment);
+  [[nodiscard]] std::optional<VirtAddr> find_space(VirtAddr lowest, std::uint64_t length,
+                                                   std::uint64_t alignment);
 
   void validate();
 
@@ -85,7 +90,8 @@ class MapEntries {
   MapEntry header_;
   std::unique_ptr<MapIndex> index_;
   std::size_t count_ = 0;
-  std::atomic<MapEntry*> hint_;  // last entry found; lookups under the shared lock race to set it, hence atomic
+  std::atomic<MapEntry*>
+      hint_;  // last entry found; lookups under the shared lock race to set it, hence atomic
 };
 
 }  // namespace enchilada

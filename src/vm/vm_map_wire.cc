@@ -1,6 +1,7 @@
 // mlock and munlock: pages are faulted in, or let go, with the map unlocked.
-// Invariant: while the lock is dropped the entry worked on (wire: every entry of the range) is in transition, so it
-// cannot move, change or vanish; only lookup() may give it its object. Marks change under the exclusive lock.
+// Invariant: while the lock is dropped the entry worked on (wire: every entry of the range) is in transition,
+// so it cannot move, change or vanish; only lookup() may give it its object. Marks change under the exclusive
+// lock.
 #include "base/check.h"
 #include "vm/vm_fault.h"
 #include "vm/vm_map_impl.h"
@@ -46,7 +47,8 @@ void VmMap::Impl::unwire_entry(MapEntry* entry) {
   lock_exclusive();
 }
 
-// The pages wired so far are the ones to be copied from. When the copies cannot be had the entry is wired no more.
+// The pages wired so far are the ones to be copied from. When the copies cannot be had the entry is wired no
+// more.
 void VmMap::Impl::rewire_entry(MapEntry* entry) {
   entry->in_transition = true;
   ++in_transition;
@@ -135,7 +137,8 @@ bool VmMap::Impl::unwire_all(VirtRange range, Writer& writer) {
          e = e->next) {
       if (e->wired_count == 0) continue;
       if (!clip(range, writer)) return false;
-      if (e->end <= range.start) e = e->next;  // the clip left the wired part inside the range in the next entry
+      if (e->end <= range.start)
+        e = e->next;  // the clip left the wired part inside the range in the next entry
       e->in_transition = true;
       ++in_transition;
       unwire_entry(e);

@@ -1,6 +1,6 @@
-// MapMachine: the smallest complete machine for tests of the map: an array of frames, page tables that are std::maps,
-// swap in memory. One lock around the mappings, so that threads may use it.
-// Invariant: a page table entry never outlives remove(); bytes are reached only through an entry that allows it.
+// MapMachine: the smallest complete machine for tests of the map: an array of frames, page tables that are
+// std::maps, swap in memory. One lock around the mappings, so that threads may use it. Invariant: a page
+// table entry never outlives remove(); bytes are reached only through an entry that allows it.
 #pragma once
 
 #include <sys/mman.h>
@@ -74,14 +74,16 @@ class MapPmap final : public Pmap {
     std::lock_guard guard(all_.mutex_);
     all_.spaces_.erase(this);
   }
-  PageCount enter(VirtAddr va, std::span<const FrameNumber> frames, Prot prot, Access access, Wiring) override {
+  PageCount enter(VirtAddr va, std::span<const FrameNumber> frames, Prot prot, Access access,
+                  Wiring) override {
     std::lock_guard guard(all_.mutex_);
     for (const FrameNumber frame : frames) {
       auto it = table_.find(va.value());
       bool modified = false;
       if (it != table_.end() && it->second.frame != frame) drop(it);
       if (it != table_.end() && table_.count(va.value()) != 0) modified = table_.at(va.value()).modified;
-      table_[va.value()] = Pte{frame, prot, true, modified || (access == Access::kWrite && frame == frames[0])};
+      table_[va.value()] =
+          Pte{frame, prot, true, modified || (access == Access::kWrite && frame == frames[0])};
       va = va + ByteCount{kPageSize};
     }
     return PageCount{frames.size()};
@@ -95,7 +97,8 @@ class MapPmap final : public Pmap {
     std::lock_guard guard(all_.mutex_);
     ++all_.calls;
     if (prot == Prot::kNone) return remove_locked(range);
-    for (auto it = table_.lower_bound(range.start.value()); it != table_.end() && it->first < range.end.value(); ++it) {
+    for (auto it = table_.lower_bound(range.start.value());
+         it != table_.end() && it->first < range.end.value(); ++it) {
       it->second.prot = it->second.prot & prot;
     }
   }
@@ -114,21 +117,24 @@ class MapPmap final : public Pmap {
     table_.erase(it);
   }
   void remove_locked(VirtRange range) {
-    for (auto it = table_.lower_bound(range.start.value()); it != table_.end() && it->first < range.end.value();) {
+    for (auto it = table_.lower_bound(range.start.value());
+         it != table_.end() && it->first < range.end.value();) {
       drop(it++);
     }
   }
   std::size_t mapped(VirtRange range) {
     std::lock_guard guard(all_.mutex_);
-    return static_cast<std::size_t>(std::distance(table_.lower_bound(range.start.value()),
-                                                  table_.lower_bound(range.end.value())));
+    return static_cast<std::size_t>(
+        std::distance(table_.lower_bound(range.start.value()), table_.lower_bound(range.end.value())));
   }
 
   MapPmaps& all_;
   std::map<std::uint64_t, Pte> table_;
 };
 
-inline std::unique_ptr<Pmap> MapPmaps::create_pmap() { return std::make_unique<MapPmap>(*this); }
+inline std::unique_ptr<Pmap> MapPmaps::create_pmap() {
+  return std::make_unique<MapPmap>(*this);
+}
 inline void MapPmaps::remove_all(std::span<const FrameNumber> frames, std::span<bool> refused) {
   std::lock_guard guard(mutex_);
   const std::set<FrameNumber> gone(frames.begin(), frames.end());
@@ -183,7 +189,8 @@ inline void MapPmaps::clear_modify(FrameNumber frame) {
 
 class MapPhys final : public PhysicalMemory {
  public:
-  explicit MapPhys(std::uint32_t frames) : frames_(frames), words_(frames * kPageSize / sizeof(std::uint64_t)) {}
+  explicit MapPhys(std::uint32_t frames)
+      : frames_(frames), words_(frames * kPageSize / sizeof(std::uint64_t)) {}
   PageCount frame_limit() const override { return PageCount{frames_}; }
   PageCount grow(PageCount, FunctionRef<void(FrameRun)> sink) override {
     {
@@ -196,7 +203,8 @@ class MapPhys final : public PhysicalMemory {
   }
   void retire(FrameRun) override {}
   void zero(FrameRun run) override { std::memset(at(run.first), 0, run.count.value() * kPageSize); }
-  // Word by word, as a processor would see it: wired memory is copied at fork while its owner may write to it.
+  // Word by word, as a processor would see it: wired memory is copied at fork while its owner may write to
+  // it.
   void copy(FrameNumber from, FrameNumber to) override {
     for (std::uint64_t i = 0; i < kPageSize; i += sizeof(std::uint64_t)) {
       word(at(to) + i).store(word(at(from) + i).load(std::memory_order_relaxed), std::memory_order_relaxed);
@@ -305,7 +313,8 @@ class MapSwap final : public Pager {
     if (from.root == nullptr) return;
     if (to.root == nullptr) to.root = new Store;
     Store& s = *store(from);
-    for (auto it = s.lower_bound(first.value()); it != s.end() && it->first < first.value() + count.value();) {
+    for (auto it = s.lower_bound(first.value());
+         it != s.end() && it->first < first.value() + count.value();) {
       store(to)->try_emplace(it->first - first.value(), std::move(it->second));
       it = s.erase(it);
     }
@@ -324,17 +333,24 @@ class MapClock final : public Clock {
 };
 
 inline std::byte* zeroed_memory(std::size_t bytes) {
-  return static_cast<std::byte*>(mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  return static_cast<std::byte*>(
+      mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
 }
 
 /// A machine and an engine on it.
 class MapMachine {
  public:
   explicit MapMachine(std::uint32_t frames = 256, std::size_t arena_bytes = std::size_t{8} << 20)
-      : phys(frames), swap(phys), memory_(zeroed_memory(arena_bytes), Unmap{arena_bytes}),
+      : phys(frames),
+        swap(phys),
+        memory_(zeroed_memory(arena_bytes), Unmap{arena_bytes}),
         arena(memory_.get(), arena_bytes),
         counters(std::make_unique<VmCounters>()),
-        system(VmSystem::create({.phys = phys, .pmaps = pmaps, .swap = swap, .clock = clock, .counters = *counters,
+        system(VmSystem::create({.phys = phys,
+                                 .pmaps = pmaps,
+                                 .swap = swap,
+                                 .clock = clock,
+                                 .counters = *counters,
                                  .arena = arena})) {}
 
   /// The program reads or writes one 64-bit word, faulting as often as needed.

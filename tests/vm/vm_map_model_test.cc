@@ -13,7 +13,8 @@ namespace {
 using Placement = VmMap::MapRequest::Placement;
 constexpr std::uint64_t kBase = std::uint64_t{1} << 32;
 constexpr std::uint64_t kPages = 48;
-using Cell = std::shared_ptr<std::uint64_t>;  // the word at the start of a page; shared where memory is shared
+using Cell =
+    std::shared_ptr<std::uint64_t>;  // the word at the start of a page; shared where memory is shared
 
 VirtRange pages(std::uint64_t first, std::uint64_t count) {
   return {VirtAddr{kBase + first * kPageSize}, VirtAddr{kBase + (first + count) * kPageSize}};
@@ -53,7 +54,8 @@ class Walk {
  private:
   std::uint64_t below(std::uint64_t n) { return rng_() % n; }
   Prot random_prot() {
-    constexpr Prot kProts[] = {Prot::kNone, Prot::kRead, Prot::kReadWrite, Prot::kReadWrite, Prot::kReadWrite};
+    constexpr Prot kProts[] = {Prot::kNone, Prot::kRead, Prot::kReadWrite, Prot::kReadWrite,
+                               Prot::kReadWrite};
     return kProts[below(std::size(kProts))];
   }
   void step(int i) {
@@ -111,7 +113,8 @@ class Walk {
     const auto it = m.lower_bound(first);
     return it == m.end() || it->first >= first + n;
   }
-  std::optional<std::uint64_t> naive_space(const Model& m, std::uint64_t lowest, std::uint64_t n, std::uint64_t align) {
+  std::optional<std::uint64_t> naive_space(const Model& m, std::uint64_t lowest, std::uint64_t n,
+                                           std::uint64_t align) {
     for (std::uint64_t p = lowest; p + n <= kPages; ++p) {
       if ((kBase / kPageSize + p) % align == 0 && vacant(m, p, n)) return p;
     }
@@ -125,7 +128,8 @@ class Walk {
     VmMap::MapRequest r{.length = ByteCount{count_ * kPageSize - below(kPageSize)}};
     r.prot = random_prot();
     r.max_prot = below(8) == 0 ? r.prot : Prot::kAll;
-    constexpr Inherit kInherits[] = {Inherit::kCopy, Inherit::kCopy, Inherit::kShare, Inherit::kNone, Inherit::kZero};
+    constexpr Inherit kInherits[] = {Inherit::kCopy, Inherit::kCopy, Inherit::kShare, Inherit::kNone,
+                                     Inherit::kZero};
     r.inherit = kInherits[below(std::size(kInherits))];
     constexpr EntryKind kKinds[] = {EntryKind::kGuard, EntryKind::kForeign};
     if (below(6) == 0) r.kind = kKinds[below(2)];
@@ -161,10 +165,12 @@ class Walk {
 
   void protect(Space& s) {
     const Prot prot = random_prot();
-    KernReturn expected = covered(s.model, first_, count_) ? KernReturn::kSuccess : KernReturn::kInvalidAddress;
+    KernReturn expected =
+        covered(s.model, first_, count_) ? KernReturn::kSuccess : KernReturn::kInvalidAddress;
     for (std::uint64_t p = first_; expected == KernReturn::kSuccess && p < first_ + count_; ++p) {
       const ModelPage& m = s.model[p];
-      if (m.kind == EntryKind::kObject && !allows(m.max_prot, prot)) expected = KernReturn::kProtectionFailure;
+      if (m.kind == EntryKind::kObject && !allows(m.max_prot, prot))
+        expected = KernReturn::kProtectionFailure;
     }
     ASSERT_EQ(s.map->protect(pages(first_, count_), prot), expected);
     if (expected != KernReturn::kSuccess) return;
@@ -173,8 +179,8 @@ class Walk {
     }
   }
 
-  // Memory that is being shared keeps its inheritance: FreeBSD's fork does not make a true copy of what a third
-  // party still writes to, and neither do we.
+  // Memory that is being shared keeps its inheritance: FreeBSD's fork does not make a true copy of what a
+  // third party still writes to, and neither do we.
   void inherit(Space& s) {
     for (auto it = s.model.lower_bound(first_); it != s.model.end() && it->first < first_ + count_; ++it) {
       if (it->second.shared) return;
@@ -195,7 +201,8 @@ class Walk {
       ModelPage& m = it->second;
       if (m.kind != EntryKind::kObject) continue;
       if (advice <= Advice::kRandom) m.advice = advice;
-      if (advice == Advice::kDiscard && m.inherit != Inherit::kShare) m.cell = std::make_shared<std::uint64_t>(0);
+      if (advice == Advice::kDiscard && m.inherit != Inherit::kShare)
+        m.cell = std::make_shared<std::uint64_t>(0);
     }
   }
 
@@ -265,7 +272,8 @@ class Walk {
   void space(Space& s) {
     const std::uint64_t align = std::uint64_t{1} << below(5);
     const auto expected = naive_space(s.model, first_, count_, align);
-    const auto got = s.map->find_space(pages(first_, 1).start, ByteCount{count_ * kPageSize}, align * kPageSize);
+    const auto got =
+        s.map->find_space(pages(first_, 1).start, ByteCount{count_ * kPageSize}, align * kPageSize);
     ASSERT_EQ(got.has_value(), expected.has_value());
     if (got) {
       ASSERT_EQ(*got, pages(*expected, 1).start);
@@ -338,8 +346,8 @@ class Walk {
         ASSERT_NE(it, s.model.end());
         ASSERT_EQ(at, pages(it->first, 1).start);
         const ModelPage& m = it->second;
-        ASSERT_TRUE(e.kind == m.kind && e.prot == m.prot && e.max_prot == m.max_prot && e.inherit == m.inherit &&
-                    e.advice == m.advice)
+        ASSERT_TRUE(e.kind == m.kind && e.prot == m.prot && e.max_prot == m.max_prot &&
+                    e.inherit == m.inherit && e.advice == m.advice)
             << "page " << it->first;
       }
     });
@@ -349,7 +357,8 @@ class Walk {
   void check_contents(Space& s, std::uint64_t samples) {
     for (std::uint64_t i = 0; i < samples; ++i) {
       const auto it = s.model.find(samples == kPages ? i : below(kPages));
-      if (it == s.model.end() || it->second.kind != EntryKind::kObject || it->second.prot == Prot::kNone) continue;
+      if (it == s.model.end() || it->second.kind != EntryKind::kObject || it->second.prot == Prot::kNone)
+        continue;
       std::uint64_t seen = 0;
       ASSERT_EQ(machine_.load(*s.map, kBase + it->first * kPageSize, &seen), FaultResult::kResolved);
       ASSERT_EQ(seen, *it->second.cell) << "page " << it->first;
@@ -371,9 +380,13 @@ void walk_seeds(std::uint64_t quick, std::uint32_t frames, int steps) {
   }
 }
 
-TEST(VmMapModel, RandomOperationsWithPlentyOfMemory) { walk_seeds(1000, 512, 80); }
+TEST(VmMapModel, RandomOperationsWithPlentyOfMemory) {
+  walk_seeds(1000, 512, 80);
+}
 
-TEST(VmMapModel, RandomOperationsInLittleMemory) { walk_seeds(200, 72, 150); }
+TEST(VmMapModel, RandomOperationsInLittleMemory) {
+  walk_seeds(200, 72, 150);
+}
 
 }  // namespace
 }  // namespace enchilada

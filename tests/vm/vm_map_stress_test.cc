@@ -1,5 +1,6 @@
-// Threads on one map: each owns a stripe of pages and checks its own words, while all of them change protection,
-// advice, wiring and mappings around them, and one forks. Run it under TSan; here the contents are the judge.
+// Threads on one map: each owns a stripe of pages and checks its own words, while all of them change
+// protection, advice, wiring and mappings around them, and one forks. Run it under TSan; here the contents
+// are the judge.
 #include <gtest/gtest.h>
 
 #include <thread>
@@ -119,8 +120,12 @@ void stress(std::uint32_t frames, std::uint64_t threads, int steps) {
   }
 }
 
-TEST(VmMapStress, ManyThreadsPlentyOfMemory) { stress(1024, 4, 2000); }
-TEST(VmMapStress, ManyThreadsLittleMemory) { stress(160, 4, 2000); }
+TEST(VmMapStress, ManyThreadsPlentyOfMemory) {
+  stress(1024, 4, 2000);
+}
+TEST(VmMapStress, ManyThreadsLittleMemory) {
+  stress(160, 4, 2000);
+}
 
 }  // namespace
 }  // namespace enchilada

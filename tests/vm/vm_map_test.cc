@@ -1,4 +1,5 @@
-// The operations of VmMap, one by one: every verdict, clip and merge, space, fork by inheritance, remap, advice.
+// The operations of VmMap, one by one: every verdict, clip and merge, space, fork by inheritance, remap,
+// advice.
 #include "vm/vm_map.h"
 
 #include <gtest/gtest.h>
@@ -21,7 +22,9 @@ constexpr std::uint64_t kTiB = std::uint64_t{1} << 40;
 VirtRange pages(std::uint64_t first, std::uint64_t count) {
   return {VirtAddr{kBase + first * kPage}, VirtAddr{kBase + (first + count) * kPage}};
 }
-std::uint64_t address(std::uint64_t page) { return kBase + page * kPage; }
+std::uint64_t address(std::uint64_t page) {
+  return kBase + page * kPage;
+}
 
 class VmMapTest : public testing::Test {
  protected:
@@ -58,7 +61,8 @@ class VmMapTest : public testing::Test {
   /// Asks the map as a fault would, and lets go.
   KernReturn look(std::uint64_t page, Access access, MapLookup* found = nullptr) {
     MapLookup local;
-    const KernReturn verdict = map->lookup(VirtAddr{address(page)}, access, found != nullptr ? found : &local);
+    const KernReturn verdict =
+        map->lookup(VirtAddr{address(page)}, access, found != nullptr ? found : &local);
     if (verdict == KernReturn::kSuccess) map->unlock_shared();
     return verdict;
   }
@@ -164,7 +168,8 @@ TEST_F(VmMapTest, SparseTebibyteIsCheap) {
   const std::size_t before = machine.arena.used();
   store(0, 1);
   EXPECT_EQ(machine.store(*map, kBase + kTiB - kPage, 2), FaultResult::kResolved);
-  EXPECT_EQ(map->protect({VirtAddr{kBase + kTiB / 2}, VirtAddr{kBase + kTiB}}, Prot::kRead), KernReturn::kSuccess);
+  EXPECT_EQ(map->protect({VirtAddr{kBase + kTiB / 2}, VirtAddr{kBase + kTiB}}, Prot::kRead),
+            KernReturn::kSuccess);
   EXPECT_EQ(map->protect({VirtAddr{kBase + kTiB / 2}, VirtAddr{kBase + kTiB}}, Prot::kReadWrite),
             KernReturn::kSuccess);
   EXPECT_EQ(map->entry_count(), 2u);
@@ -477,12 +482,14 @@ TEST_F(VmMapTest, RemapAnywhereFindsAndMovesInOneStep) {
   VirtAddr at{7};
   EXPECT_EQ(map->remap_anywhere(pages(0, 4), {.length = ByteCount{3 * kPage}}, false, &at),
             KernReturn::kInvalidArgument);
-  EXPECT_EQ(map->remap_anywhere(pages(0, 4), {.length = ByteCount{17 * kTiB}}, false, &at), KernReturn::kNoSpace);
+  EXPECT_EQ(map->remap_anywhere(pages(0, 4), {.length = ByteCount{17 * kTiB}}, false, &at),
+            KernReturn::kNoSpace);
   EXPECT_EQ(map->remap_anywhere(pages(0, 6), {.length = ByteCount{8 * kPage}}, false, &at),
             KernReturn::kInvalidAddress);
   EXPECT_EQ(at, VirtAddr{7});
-  ASSERT_EQ(map->remap_anywhere(pages(0, 4), {.length = ByteCount{6 * kPage}, .alignment = 8 * kPage}, false, &at),
-            KernReturn::kSuccess);
+  ASSERT_EQ(
+      map->remap_anywhere(pages(0, 4), {.length = ByteCount{6 * kPage}, .alignment = 8 * kPage}, false, &at),
+      KernReturn::kSuccess);
   EXPECT_EQ(at, VirtAddr{address(8)});
   EXPECT_EQ(load(10), 3u);
   EXPECT_EQ(load(13), 0u);

@@ -12,7 +12,9 @@ namespace {
 
 constexpr std::uint64_t kBase = 0x10000;
 
-VirtAddr page_at(std::uint64_t page) { return VirtAddr{kBase + page * kPageSize}; }
+VirtAddr page_at(std::uint64_t page) {
+  return VirtAddr{kBase + page * kPageSize};
+}
 
 /// Entries of a test, with a naive copy: first page -> {entry, last page + 1}.
 class TreeModel {
