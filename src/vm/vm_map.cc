@@ -11,18 +11,17 @@
 
 namespace enchilada {
 
-std::unique_ptr<VmMap> VmMap::create(VmSystem& system, VirtRange bounds) {
-  return create_with(system, bounds, std::make_shared<MapEntryZone>(system.arena()));
+std::unique_ptr<VmMap> VmMap::create(VmSystem& system, VirtRange bounds, MapIndexFactory make_index) {
+  return create_with(system, bounds, make_index, std::make_shared<MapEntryZone>(system.arena()));
 }
 
-std::unique_ptr<VmMap> VmMap::create_with(VmSystem& system, VirtRange bounds,
+std::unique_ptr<VmMap> VmMap::create_with(VmSystem& system, VirtRange bounds, MapIndexFactory make_index,
                                           std::shared_ptr<MapEntryZone> zone) {
   CHECK(page_aligned(bounds.start) && page_aligned(bounds.end) && !bounds.empty());
   std::unique_ptr<Pmap> pmap = system.pmaps().create_pmap();
   if (pmap == nullptr) return nullptr;
   std::unique_ptr<VmMap> map(new VmMap);
-  map->impl_ =
-      new Impl(*map, system, bounds, std::move(pmap), std::move(zone), std::make_unique<AvlMapIndex>());
+  map->impl_ = new Impl(*map, system, bounds, std::move(pmap), std::move(zone), make_index);
   return map;
 }
 
@@ -30,14 +29,23 @@ VmMap::~VmMap() {
   delete impl_;
 }
 
+namespace {
+
+std::unique_ptr<MapIndex> index_from(MapIndexFactory make_index) {
+  return make_index == nullptr ? std::make_unique<AvlMapIndex>() : make_index();
+}
+
+}  // namespace
+
 VmMap::Impl::Impl(VmMap& owner, VmSystem& engine, VirtRange range, std::unique_ptr<Pmap> mappings,
-                  std::shared_ptr<MapEntryZone> entry_zone, std::unique_ptr<MapIndex> index)
+                  std::shared_ptr<MapEntryZone> entry_zone, MapIndexFactory index)
     : self(owner),
       system(engine),
       bounds(range),
       pmap(std::move(mappings)),
       zone(std::move(entry_zone)),
-      entries(range, std::move(index)) {}
+      make_index(index),
+      entries(range, index_from(index)) {}
 
 VmMap::Impl::~Impl() {
   {
@@ -45,6 +53,7 @@ VmMap::Impl::~Impl() {
     writer.wait_until_stable(bounds);
     CHECK(unwire_all(bounds, writer) && remove_locked(bounds, writer));
   }
+  WriteLock guard(lock);
   return_entries_to_zone();
 }
 

@@ -31,6 +31,10 @@ enum class WireKind : std::uint8_t { kSystem, kUser };
 
 struct MapEntry;  // vm_map_entry.h
 struct MapEntryZone;
+class MapIndex;  // vm_map_tree.h
+
+/// Makes the search structure of a map (a mechanism that can be exchanged; null: the AVL tree).
+using MapIndexFactory = std::unique_ptr<MapIndex> (*)();
 
 /// What a fault needs to know about an address; valid while the map is locked (shared) or timestamp is
 /// unchanged.
@@ -47,8 +51,10 @@ struct MapLookup {
 
 class VmMap {
  public:
-  /// An empty map over `bounds`, with its own pmap.
-  static std::unique_ptr<VmMap> create(VmSystem& system, VirtRange bounds);
+  /// An empty map over `bounds`, with its own pmap. Forks get the same kind of index. Null: no pmap to be
+  /// had.
+  static std::unique_ptr<VmMap> create(VmSystem& system, VirtRange bounds,
+                                       MapIndexFactory make_index = nullptr);
   /// The map must not be in use any more; unmaps everything.
   ~VmMap();
   VmMap(const VmMap&) = delete;
@@ -97,7 +103,7 @@ class VmMap {
   /// The same to the lowest free place that place.length, hint and alignment allow (the rest of `place` is
   /// ignored); finding it and moving are one step, so that no other thread can map there in between.
   KernReturn remap_anywhere(VirtRange from, const MapRequest& place, bool keep_source, VirtAddr* address);
-  /// Is [range] free of entries / fully covered?
+  /// Is [range] free of entries / fully covered? Addresses outside the bounds are neither.
   [[nodiscard]] bool is_free(VirtRange range);
   [[nodiscard]] bool is_covered(VirtRange range);
   [[nodiscard]] std::optional<VirtAddr> find_space(VirtAddr lowest, ByteCount length,
@@ -152,7 +158,7 @@ class VmMap {
 
  private:
   VmMap() = default;
-  static std::unique_ptr<VmMap> create_with(VmSystem& system, VirtRange bounds,
+  static std::unique_ptr<VmMap> create_with(VmSystem& system, VirtRange bounds, MapIndexFactory make_index,
                                             std::shared_ptr<MapEntryZone> zone);
   struct Impl;
   Impl* impl_ = nullptr;

@@ -84,16 +84,15 @@ bool VmMap::Impl::fork_entry(MapEntry* entry, Impl& child) NO_THREAD_SAFETY_ANAL
   return true;
 }
 
-bool VmMap::Impl::finish_fork() {
-  {
-    // Nobody else knows the child, so its entries stay; only lookup() gives them objects meanwhile.
-    for (MapEntry* e = entries.first(); e != entries.header(); e = e->next) {
-      if (!e->raised) continue;
-      e->raised = false;
-      for (VirtAddr at = e->start; at < e->end; at = at + ByteCount{kPageSize}) {
-        if (vm_fault(self, at, Access::kWrite) != FaultResult::kResolved) return false;
-      }
+// Nobody else knows the child, so its entries stay though the lock is not held; vm_fault() takes it.
+bool VmMap::Impl::finish_fork() NO_THREAD_SAFETY_ANALYSIS {
+  for (MapEntry* e = entries.first(); e != entries.header(); e = e->next) {
+    if (!e->raised) continue;
+    e->raised = false;
+    for (VirtAddr at = e->start; at < e->end; at = at + ByteCount{kPageSize}) {
+      if (vm_fault(self, at, Access::kWrite) != FaultResult::kResolved) return false;
     }
+    objects().collapse(*e->object);  // all is hidden now: let go of the object that the parent goes on writing to
   }
   Writer writer(*this);
   simplify(bounds, writer);
@@ -102,7 +101,7 @@ bool VmMap::Impl::finish_fork() {
 
 // The child is reachable by nobody else yet, so its lock is not taken (two maps' locks have no order).
 std::unique_ptr<VmMap> VmMap::Impl::fork() NO_THREAD_SAFETY_ANALYSIS {
-  std::unique_ptr<VmMap> child = VmMap::create_with(system, bounds, zone);
+  std::unique_ptr<VmMap> child = VmMap::create_with(system, bounds, make_index, zone);
   if (child == nullptr) return nullptr;
   bool done = true;
   {

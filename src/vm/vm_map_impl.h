@@ -23,7 +23,7 @@ struct VmMap::Impl {
   class SpareEntries;
 
   Impl(VmMap& self, VmSystem& system, VirtRange bounds, std::unique_ptr<Pmap> pmap,
-       std::shared_ptr<MapEntryZone> zone, std::unique_ptr<MapIndex> index);
+       std::shared_ptr<MapEntryZone> zone, MapIndexFactory make_index);
   ~Impl();
 
   // --- vm_map.cc: locking, entries, clipping, merging, insertion
@@ -33,7 +33,7 @@ struct VmMap::Impl {
   [[nodiscard]] KernReturn check_range(VirtRange range) const;
   [[nodiscard]] MapEntry* new_entry() REQUIRES(lock);
   void free_entry(MapEntry* entry) noexcept;  // any thread, any time
-  void return_entries_to_zone();
+  void return_entries_to_zone() REQUIRES(lock);
   [[nodiscard]] bool covered(VirtRange range) REQUIRES_SHARED(lock);
   [[nodiscard]] bool transition_in(VirtRange range) REQUIRES(lock);
   void end_transition(MapEntry* entry) REQUIRES(lock);
@@ -114,24 +114,25 @@ struct VmMap::Impl {
   KernReturn lookup(VirtAddr address, Access access, MapLookup* found);
   KernReturn resolve(MapEntry* entry, Access access) REQUIRES(lock);
 
-  void validate();
+  void validate() REQUIRES_SHARED(lock);
 
   VmMap& self;
   VmSystem& system;
   const VirtRange bounds;
   const std::unique_ptr<Pmap> pmap;
   const std::shared_ptr<MapEntryZone> zone;
+  const MapIndexFactory make_index;
 
   SharedMutex lock{LockRank::kMap};
   std::atomic<std::uint64_t> timestamp{0};
-  MapEntries entries;                // guarded by lock
-  std::uint64_t mapped_bytes = 0;    // guarded by lock: lengths of all entries but guards
-  MapEntry* free_entries = nullptr;  // guarded by lock (exclusive): ready for new_entry(), linked by next
+  MapEntries entries GUARDED_BY(lock);
+  std::uint64_t mapped_bytes GUARDED_BY(lock) = 0;    // lengths of all entries but guards
+  MapEntry* free_entries GUARDED_BY(lock) = nullptr;  // ready for new_entry(), linked by next
   std::atomic<MapEntry*> returned{nullptr};  // entries freed by anyone; new_entry() takes them all at once
-  std::uint32_t in_transition = 0;           // guarded by lock: entries marked so
-  std::atomic<std::uint32_t> transition_event{0};  // moves when a mark goes; waiters sleep on it
-  std::atomic<std::uint32_t> deferred{0};          // Writers that are dropping references after their unlock
-  std::atomic<std::uint32_t> fork_waits{0};        // a process fork sleeps on `deferred`
+  std::uint32_t in_transition GUARDED_BY(lock) = 0;  // entries marked so
+  std::atomic<std::uint32_t> transition_event{0};    // moves when a mark goes; waiters sleep on it
+  std::atomic<std::uint32_t> deferred{0};    // Writers that are dropping references after their unlock
+  std::atomic<std::uint32_t> fork_waits{0};  // a process fork sleeps on `deferred`
 };
 
 /// Holds the map exclusively; see the top of this file.

@@ -6,6 +6,7 @@
 #include <map>
 
 #include "map_machine.h"
+#include "vm/vm_map_tree.h"
 
 namespace enchilada {
 namespace {
@@ -36,10 +37,41 @@ struct Space {
   Model model;
 };
 
+/// The plainest index there can be: it shows that the seam needs no tree, and what the tree is to be compared
+/// with.
+class ListIndex final : public MapIndex {
+ public:
+  void insert(MapEntry* entry) override {
+    if (header_ == nullptr) header_ = entry;
+  }
+  void erase(MapEntry*) override {}
+  void gap_changed(MapEntry*) override {}
+  MapEntry* find_at_or_before(VirtAddr address) const override {
+    MapEntry* at = header_->prev;
+    while (at != header_ && at->start > address) at = at->prev;
+    return at == header_ ? nullptr : at;
+  }
+  MapEntry* next_gap(MapEntry* entry, std::uint64_t length) const override {
+    while (entry != header_) {
+      entry = entry->next;
+      if (entry->gap >= length) return entry;
+    }
+    return nullptr;
+  }
+  std::size_t validate() const override {
+    std::size_t n = 1;
+    for (const MapEntry* e = header_->next; e != header_; e = e->next) ++n;
+    return n;
+  }
+
+ private:
+  MapEntry* header_ = nullptr;
+};
+
 class Walk {
  public:
-  Walk(std::uint64_t seed, std::uint32_t frames) : rng_(seed), machine_(frames) {
-    spaces_.push_back({VmMap::create(*machine_.system, pages(0, kPages)), {}});
+  Walk(std::uint64_t seed, std::uint32_t frames, MapIndexFactory index) : rng_(seed), machine_(frames) {
+    spaces_.push_back({VmMap::create(*machine_.system, pages(0, kPages), index), {}});
   }
   void run(int steps) {
     for (int i = 0; i < steps && !testing::Test::HasFatalFailure(); ++i) step(i);
@@ -372,16 +404,20 @@ class Walk {
   std::uint64_t count_ = 0;
 };
 
-void walk_seeds(std::uint64_t quick, std::uint32_t frames, int steps) {
+void walk_seeds(std::uint64_t quick, std::uint32_t frames, int steps, MapIndexFactory index = nullptr) {
   for (const std::uint64_t seed : test::seeds(quick)) {
     SCOPED_TRACE("ENCHILADA_SEED=" + std::to_string(seed));
-    Walk(seed, frames).run(steps);
+    Walk(seed, frames, index).run(steps);
     if (testing::Test::HasFatalFailure()) return;
   }
 }
 
 TEST(VmMapModel, RandomOperationsWithPlentyOfMemory) {
   walk_seeds(1000, 512, 80);
+}
+
+TEST(VmMapModel, RandomOperationsOverAnotherIndex) {
+  walk_seeds(100, 512, 80, [] { return std::unique_ptr<MapIndex>(new ListIndex); });
 }
 
 TEST(VmMapModel, RandomOperationsInLittleMemory) {
