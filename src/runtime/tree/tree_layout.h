@@ -110,7 +110,7 @@ struct alignas(64) TreeHeader {
   std::atomic<std::uint32_t> waiters;               // 1: somebody may sleep on `returned`
   std::atomic<std::uint64_t> peak_charge;           // of the whole tree
   std::atomic<std::uint32_t> slots_used;            // slots from here on have never been used
-  std::atomic<std::uint64_t> attached;              // slots ever claimed
+  std::atomic<std::uint64_t> attached;              // processes that ever joined (exec makes no new one)
   std::atomic<std::uint64_t> last_recovery;         // monotonic ns
   std::atomic<std::uint64_t> recovered;             // slots of dead processes cleaned up
   VmCounters ended;                                 // of processes that are gone

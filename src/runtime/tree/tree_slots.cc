@@ -46,7 +46,6 @@ bool ProcessTree::try_claim(ProcessSlot index, SlotState state) noexcept {
   slot.requested.store(0);
   slot.seen_faults.store(0);
   slot.seen_time.store(0);
-  header_->attached.fetch_add(1, std::memory_order_relaxed);
   return true;
 }
 
@@ -91,21 +90,27 @@ void ProcessTree::identify(ProcessSlot index) noexcept {
     slot.name[i].store(me.name[i], std::memory_order_relaxed);
 }
 
-void ProcessTree::recover_former_image() noexcept {
+bool ProcessTree::recover_former_image() noexcept {
   // What names this pid, beside the slot just claimed, cannot be ours: the former image's slot, or a recovery
   // that its exec cut short, or a dead process's whose pid we got.
   const std::uint32_t pid = own_pid();
+  const std::uint64_t start = probe_process(pid).start_time;
+  bool found = false;
   for (std::uint32_t i = 0; i < slots_used(); ++i) {
     std::uint64_t word = at(ProcessSlot{i}).owner.load();
     const SlotState state = words::owner_state(word);
     if (words::owner_pid(word) != pid || state == SlotState::kFree || state == SlotState::kForking) continue;
     if (i == self_.value()) continue;
+    const std::uint64_t its_start =
+        words::start_of(at(ProcessSlot{i}).start_time.load(), words::owner_generation(word));
     const std::uint64_t mine = words::owner(pid, words::owner_generation(word) + 1, SlotState::kRecovering);
     if (!at(ProcessSlot{i}).owner.compare_exchange_strong(word, mine)) continue;
+    found = found || (state != SlotState::kRecovering && its_start == start);
     identify(ProcessSlot{i});
     drop_holdings(ProcessSlot{i});
     empty_slot(ProcessSlot{i}, mine);
   }
+  return found;
 }
 
 bool ProcessTree::charge_at_least(ProcessSlot index, std::uint64_t least, std::uint64_t timeout_ns) noexcept {
@@ -134,7 +139,7 @@ TreeStatus ProcessTree::claim_slot() noexcept {
   if (index == kNoSlot) return TreeStatus::kNoSlot;
   identify(index);
   self_ = index;
-  recover_former_image();
+  if (!recover_former_image()) header_->attached.fetch_add(1, std::memory_order_relaxed);
   const std::uint64_t minimum = config().minimum_frames;
   if (!charge_at_least(index, minimum, kClaimWaitNs) &&
       charged(index).value() < (minimum < kLeastFrames ? minimum : kLeastFrames)) {
@@ -190,7 +195,9 @@ void ProcessTree::child_made(ProcessSlot child, std::uint32_t pid) noexcept {
   // The same step as the child's own; whoever comes second finds it done.
   std::uint64_t word = fork_word_;
   const std::uint64_t childs = words::owner(pid, words::owner_generation(word) + 1, SlotState::kAttaching);
-  at(child).owner.compare_exchange_strong(word, childs);
+  if (at(child).owner.compare_exchange_strong(word, childs)) {
+    header_->attached.fetch_add(1, std::memory_order_relaxed);
+  }
 }
 
 TreeStatus ProcessTree::child_started(ProcessSlot child) noexcept {
@@ -199,7 +206,9 @@ TreeStatus ProcessTree::child_started(ProcessSlot child) noexcept {
   std::uint64_t word = fork_word_;
   const std::uint64_t mine =
       words::owner(own_pid(), words::owner_generation(fork_word_) + 1, SlotState::kAttaching);
-  if (!at(child).owner.compare_exchange_strong(word, mine) && word != mine) {
+  if (at(child).owner.compare_exchange_strong(word, mine)) {
+    header_->attached.fetch_add(1, std::memory_order_relaxed);
+  } else if (word != mine) {
     self_ = kNoSlot;
     return TreeStatus::kLost;
   }
