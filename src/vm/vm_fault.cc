@@ -25,6 +25,7 @@ FaultResult FaultState::run() {
     switch (step) {
       case Step::kDone:
         after_fault();
+        if (kept_ != nullptr) kept_->unbusy();
         return FaultResult::kResolved;
       case Step::kFailed:
         return failure_;
@@ -226,8 +227,14 @@ void FaultState::enter(const Batch& batch, Prot prot) {
   if (mapped > 1) count(system_.counters().prefaulted, mapped - 1);
 }
 
+/// Lets go of the batch; of the wanted page only once the fault has seen to free frames, lest that takes the
+/// very page: where nothing else can be evicted the access would fault for ever.
 void FaultState::unbusy_all(const Batch& batch) {
-  for (const FrameNumber frame : batch.all()) system_.page(frame).unbusy();
+  if (allocated_) kept_ = &system_.page(batch.wanted());
+  for (const FrameNumber frame : batch.all()) {
+    Page& page = system_.page(frame);
+    if (&page != kept_) page.unbusy();
+  }
 }
 
 // ------------------------------------------------------------------------------------------------ the chain
@@ -360,7 +367,7 @@ bool FaultState::wait_for_frames() {
 }
 
 /// Keeps frames free for the next fault, as many as a sequence needs for its next cluster, and gives the
-/// machine back what it wants. Nothing is held.
+/// machine back what it wants. Nothing is held but the page that the fault was about.
 void FaultState::after_fault() {
   if (!allocated_) return;
   const VmPhys& frames = system_.free_frames();

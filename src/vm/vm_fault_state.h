@@ -138,6 +138,7 @@ class FaultState {
   Window window_;
   unsigned fill_width_ = 1;
   Page* wait_on_ = nullptr;
+  Page* kept_ = nullptr;  // the wanted page, still busy after the fault is done (unbusy_all())
   FaultResult failure_ = FaultResult::kNotMapped;
   PageIn io_;
   bool did_io_ = false;             // this fault has read its page
