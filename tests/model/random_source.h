@@ -34,6 +34,12 @@ inline std::optional<std::uint64_t> replayed_seed() {
   return std::strtoull(text, nullptr, 0);
 }
 
+/// ENCHILADA_FIRST: the first of the seeds.
+inline std::uint64_t first_seed() {
+  const char* const text = std::getenv("ENCHILADA_FIRST");
+  return text == nullptr ? 1 : std::strtoull(text, nullptr, 0);
+}
+
 /// ENCHILADA_SEEDS: how many; else `usual`, or a tenth of it where a sanitizer slows everything down.
 inline std::uint64_t seed_count(std::uint64_t usual) {
   if (const char* const text = std::getenv("ENCHILADA_SEEDS")) return std::strtoull(text, nullptr, 0);
