@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <climits>
@@ -51,10 +52,11 @@ std::uint64_t chosen_ram(const RunOptions& options) {
     throw UserError(fmt::format("--ram {}: too small to work; at least {} is needed", human_bytes(bytes),
                                 human_bytes(kSmallestRam)));
   }
-  const std::uint64_t frames = bytes / kPageSize;
-  if (frames > words::kMaxFrames) {
-    throw UserError(fmt::format("--ram {}: at most {} can be managed", human_bytes(bytes),
-                                human_bytes(words::kMaxFrames * kPageSize)));
+  constexpr std::uint64_t kLargestRam = (words::kMaxFrames + 1) * kPageSize;
+  const std::uint64_t frames = std::min(bytes / kPageSize, words::kMaxFrames);
+  if (bytes > kLargestRam) {
+    throw UserError(
+        fmt::format("--ram {}: at most {} can be managed", human_bytes(bytes), human_bytes(kLargestRam)));
   }
   return frames;
 }

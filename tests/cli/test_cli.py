@@ -2,7 +2,8 @@
 """Tests of the `enchilada` command from outside, with a preload library that does nothing.
 
 Bad input gives exactly one line on standard error, the right exit status, and leaves nothing behind. Signals, job
-control and exit statuses are the program's. Arguments: the command, the idle library, a static program.
+control and exit statuses are the program's. Arguments: the command, the idle library, a static program, and one
+that runs its arguments without userfaultfd.
 """
 import glob
 import json
@@ -19,8 +20,8 @@ import tempfile
 import time
 import unittest
 
-ENCHILADA, LIBRARY, STATIC = (str(pathlib.Path(p).resolve()) for p in sys.argv[1:4])
-del sys.argv[1:4]
+ENCHILADA, LIBRARY, STATIC, WITHOUT_USERFAULTFD = (str(pathlib.Path(p).resolve()) for p in sys.argv[1:5])
+del sys.argv[1:5]
 ROOT = os.geteuid() == 0
 NOBODY = 65534
 
@@ -179,6 +180,16 @@ class BadInput(Case):
     def test_library_missing(self):
         self.environment["ENCHILADA_PRELOAD_LIBRARY"] = "/nonexistent.so"
         self.refused(2, "/nonexistent.so", "run", "--", "true")
+
+    def test_no_userfaultfd(self):
+        call = [WITHOUT_USERFAULTFD, ENCHILADA]
+        done = subprocess.run([*call, "run", "--", "true"], env=self.environment, capture_output=True, text=True)
+        self.assertEqual((done.returncode, done.stdout, len(done.stderr.splitlines())), (2, "", 1), done.stderr)
+        self.assertIn("userfaultfd", done.stderr)
+        self.assertIn("seccomp", done.stderr)
+        done = subprocess.run([*call, "doctor"], env=self.environment, capture_output=True, text=True)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("seccomp", done.stdout)
 
     def test_swap_file_in_use(self):
         named = self.file("named", b"", 0o644)
