@@ -20,6 +20,7 @@ import uuid
 
 NOBODY = 65534
 MARK = "ENCHILADA_LIVE_MARK"
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # the system's programs, for every user
 
 
 class Failure(Exception):
@@ -137,7 +138,7 @@ def run(command, *, folder, user=None, stdin=None, env=None, timeout=120.0, samp
     outcome = Outcome()
     mark = uuid.uuid4().hex
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("LD_", "ENCHILADA_"))}
-    environment.update({"LC_ALL": "C", "TMPDIR": str(folder), "HOME": str(folder), MARK: mark, **(env or {})})
+    environment.update({"LC_ALL": "C", "PATH": SYSTEM_PATH, "TMPDIR": str(folder), "HOME": str(folder), MARK: mark, **(env or {})})
     identity = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if user == "nobody" else {}
     hashed = hashlib.sha256()
     began = time.monotonic()

@@ -311,7 +311,9 @@ def parse():
     parser.add_argument("--ram", default="")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 30))
     parser.add_argument("--list", action="store_true")
-    return parser.parse_args()
+    args = parser.parse_args()
+    args.enchilada, args.probes = args.enchilada.resolve(), args.probes.resolve()
+    return args
 
 
 def main():
