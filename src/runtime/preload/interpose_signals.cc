@@ -50,6 +50,20 @@ void from_kernel(const KernelSigaction& k, struct sigaction* action) {
 }
 
 Next<int(int, const struct sigaction*, struct sigaction*)> next_sigaction("sigaction");
+sighandler_t set_handler(int number, sighandler_t handler, int flags, bool blocks_itself) {
+  if (handler == SIG_ERR) {
+    errno = EINVAL;
+    return SIG_ERR;
+  }
+  struct sigaction action;
+  memset(&action, 0, sizeof(action));
+  action.sa_handler = handler;
+  action.sa_flags = flags;
+  if (blocks_itself) sigaddset(&action.sa_mask, number);
+  struct sigaction old;
+  return ::sigaction(number, &action, &old) == 0 ? old.sa_handler : SIG_ERR;
+}
+
 Next<int(const sigset_t*)> next_sigsuspend("sigsuspend");
 Next<int(pollfd*, nfds_t, const timespec*, const sigset_t*)> next_ppoll("ppoll");
 Next<int(int, fd_set*, fd_set*, fd_set*, const timespec*, const sigset_t*)> next_pselect("pselect");
@@ -79,20 +93,20 @@ ENCHILADA_EXPORT int sigaction(int signal, const struct sigaction* action, struc
 }
 
 ENCHILADA_EXPORT sighandler_t signal(int number, sighandler_t handler) noexcept {
-  struct sigaction action;
-  memset(&action, 0, sizeof(action));
-  action.sa_handler = handler;
-  action.sa_flags = SA_RESTART;
-  sigaddset(&action.sa_mask, number);
-  struct sigaction old;
-  if (handler == SIG_ERR) {
-    errno = EINVAL;
-    return SIG_ERR;
-  }
-  return sigaction(number, &action, &old) == 0 ? old.sa_handler : SIG_ERR;
+  return set_handler(number, handler, SA_RESTART, true);
 }
 ENCHILADA_EXPORT sighandler_t bsd_signal(int number, sighandler_t handler) { return signal(number, handler); }
 ENCHILADA_EXPORT sighandler_t ssignal(int number, sighandler_t handler) { return signal(number, handler); }
+// What signal() is for programs compiled with _XOPEN_SOURCE.
+ENCHILADA_EXPORT sighandler_t sysv_signal(int number, sighandler_t handler) noexcept {
+  return set_handler(number, handler, static_cast<int>(SA_RESETHAND | SA_NODEFER | SA_INTERRUPT), false);
+}
+ENCHILADA_EXPORT sighandler_t __sysv_signal(int number, sighandler_t handler) noexcept {
+  return sysv_signal(number, handler);
+}
+ENCHILADA_EXPORT int sigignore(int number) {
+  return set_handler(number, SIG_IGN, 0, false) == SIG_ERR ? -1 : 0;
+}
 
 ENCHILADA_EXPORT int pthread_sigmask(int how, const sigset_t* set, sigset_t* old) noexcept {
   std::uint64_t wanted = set != nullptr ? mask_of(*set) : 0;
