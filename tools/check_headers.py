@@ -37,7 +37,7 @@ def long_functions(lines):
         if start is None:
             if line and not line[0].isspace():
                 signature = None if NOT_A_FUNCTION.match(line) else (number, line)
-            if signature and line.endswith("{"):
+            if signature and line.endswith("{") and not line.endswith("= {"):
                 start = signature
             elif line.endswith((";", "}")):
                 signature = None

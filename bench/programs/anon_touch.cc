@@ -1,7 +1,8 @@
-// Touches anonymous memory page by page: in order and at random, reading and writing, with one thread or several.
-// Every value read is checked. Prints one JSON object a phase, so that a benchmark can compare runs.
+// Touches anonymous memory page by page: in order and at random, reading and writing, with one thread or
+// several. Every value read is checked. Prints one JSON object a phase, so that a benchmark can compare runs.
 //
-// Usage: anon_touch SIZE_MIB RANDOM_OPS [THREADS [CONTENT]]    CONTENT: random | half (half of each page zeros) | numbers
+// Usage: anon_touch SIZE_MIB RANDOM_OPS [THREADS [CONTENT]]    CONTENT: random | half (half of each page
+// zeros) | numbers
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <time.h>
@@ -119,11 +120,13 @@ class Runner {
     const double ns = static_cast<double>(now_ns() - began);
     getrusage(RUSAGE_SELF, &after);
     for (std::size_t i = 1; i < threads_; i++) times[0].add(times[i]);
-    std::printf("{\"phase\": \"%s\", \"operations\": %zu, \"seconds\": %.4f, \"us_per_operation\": %.3f, \"p50_us\": %.2f, "
-                "\"p99_us\": %.2f, \"p999_us\": %.2f, \"major_faults\": %ld, \"minor_faults\": %ld}\n",
-                name, operations, ns / 1e9, ns / 1e3 / static_cast<double>(operations), times[0].quantile_us(0.5),
-                times[0].quantile_us(0.99), times[0].quantile_us(0.999), after.ru_majflt - before.ru_majflt,
-                after.ru_minflt - before.ru_minflt);
+    std::printf(
+        "{\"phase\": \"%s\", \"operations\": %zu, \"seconds\": %.4f, \"us_per_operation\": %.3f, \"p50_us\": "
+        "%.2f, "
+        "\"p99_us\": %.2f, \"p999_us\": %.2f, \"major_faults\": %ld, \"minor_faults\": %ld}\n",
+        name, operations, ns / 1e9, ns / 1e3 / static_cast<double>(operations), times[0].quantile_us(0.5),
+        times[0].quantile_us(0.99), times[0].quantile_us(0.999), after.ru_majflt - before.ru_majflt,
+        after.ru_minflt - before.ru_minflt);
     std::fflush(stdout);
   }
 
@@ -145,13 +148,16 @@ int main(int argc, char** argv) {
   const std::size_t operations = argc > 2 ? std::strtoul(argv[2], nullptr, 10) : 100000;
   const std::size_t threads = argc > 3 ? std::strtoul(argv[3], nullptr, 10) : 1;
   const std::string word = argc > 4 ? argv[4] : "random";
-  const Content content = word == "half" ? Content::kHalf : word == "numbers" ? Content::kNumbers : Content::kRandom;
+  const Content content = word == "half"      ? Content::kHalf
+                          : word == "numbers" ? Content::kNumbers
+                                              : Content::kRandom;
   if (mib == 0 || threads == 0 || threads > 64 || (content == Content::kRandom && word != "random")) {
     std::fprintf(stderr, "usage: anon_touch SIZE_MIB RANDOM_OPS [THREADS [random|half|numbers]]\n");
     return 2;
   }
   const std::size_t pages = (mib << 20) / kPage;
-  void* base = mmap(nullptr, pages * kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* base = mmap(nullptr, pages * kPage, PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (base == MAP_FAILED) {
     std::perror("mmap");
     return 1;
@@ -161,19 +167,21 @@ int main(int argc, char** argv) {
   Runner runner(memory, threads);
 
   std::vector<std::uint64_t> scratch(threads * kWords);
-  runner.phase("content", pages / 16, [&](std::size_t me, std::size_t i, Random& r) {  // what filling costs by itself
-    fill_page(&scratch[me * kWords], i, content, r);
-    asm volatile("" : : "r"(scratch.data()) : "memory");
-  });
+  runner.phase("content", pages / 16,
+               [&](std::size_t me, std::size_t i, Random& r) {  // what filling costs by itself
+                 fill_page(&scratch[me * kWords], i, content, r);
+                 asm volatile("" : : "r"(scratch.data()) : "memory");
+               });
   runner.phase("fill", pages, [&](std::size_t, std::size_t i, Random& r) {
     fill_page(reinterpret_cast<std::uint64_t*>(memory.base + i * kPage), i, content, r);
   });
   runner.phase("sequential read", pages, [&](std::size_t, std::size_t i, Random&) { runner.check(i); });
-  runner.phase("sequential write", pages, [&](std::size_t me, std::size_t i, Random&) { memory.words(i)[1 + me] = i; });
-  runner.phase("random read", operations, [&](std::size_t, std::size_t, Random& r) { runner.check(r.next() % pages); });
-  runner.phase("random write", operations, [&](std::size_t me, std::size_t i, Random& r) {
-    memory.words(r.next() % pages)[1 + me] = i;
-  });
+  runner.phase("sequential write", pages,
+               [&](std::size_t me, std::size_t i, Random&) { memory.words(i)[1 + me] = i; });
+  runner.phase("random read", operations,
+               [&](std::size_t, std::size_t, Random& r) { runner.check(r.next() % pages); });
+  runner.phase("random write", operations,
+               [&](std::size_t me, std::size_t i, Random& r) { memory.words(r.next() % pages)[1 + me] = i; });
   runner.phase("random 90/10", operations, [&](std::size_t me, std::size_t i, Random& r) {
     const std::uint64_t x = r.next();
     if (x % 10 != 0) {
@@ -182,10 +190,12 @@ int main(int argc, char** argv) {
       memory.words((x >> 8) % pages)[1 + me] = i;
     }
   });
-  runner.phase("skewed read", operations, [&](std::size_t, std::size_t, Random& r) {  // 9 of 10 touches on a fifth
-    const std::uint64_t x = r.next();
-    runner.check((x >> 8) % (x % 10 != 0 ? pages / 5 : pages));
-  });
-  std::printf("{\"phase\": \"wrong values\", \"operations\": %llu}\n", static_cast<unsigned long long>(runner.wrong()));
+  runner.phase("skewed read", operations,
+               [&](std::size_t, std::size_t, Random& r) {  // 9 of 10 touches on a fifth
+                 const std::uint64_t x = r.next();
+                 runner.check((x >> 8) % (x % 10 != 0 ? pages / 5 : pages));
+               });
+  std::printf("{\"phase\": \"wrong values\", \"operations\": %llu}\n",
+              static_cast<unsigned long long>(runner.wrong()));
   return runner.wrong() != 0 ? 1 : 0;
 }

@@ -1,7 +1,8 @@
-// Sorts 64-bit numbers in anonymous memory with several threads and checks the result: the program that Linux kills in a
-// memory cgroup although its swap is nearly empty.
+// Sorts 64-bit numbers in anonymous memory with several threads and checks the result: the program that Linux
+// kills in a memory cgroup although its swap is nearly empty.
 //
-// Usage: two_thread_sort SIZE_MIB [THREADS]. Standard output says only whether it is sorted; the times go to standard error.
+// Usage: two_thread_sort SIZE_MIB [THREADS]. Standard output says only whether it is sorted; the times go to
+// standard error.
 #include <sys/mman.h>
 #include <time.h>
 
@@ -44,8 +45,10 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "usage: two_thread_sort SIZE_MIB [THREADS]\n");
     return 2;
   }
-  const std::size_t count = std::bit_floor((mib << 20) / 8);  // a power of two: an odd factor then permutes the numbers
-  void* base = mmap(nullptr, count * 8, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  const std::size_t count =
+      std::bit_floor((mib << 20) / 8);  // a power of two: an odd factor then permutes the numbers
+  void* base =
+      mmap(nullptr, count * 8, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (base == MAP_FAILED) {
     std::perror("mmap");
     return 1;
@@ -67,6 +70,7 @@ int main(int argc, char** argv) {
   std::size_t wrong = 0;
   for (std::size_t i = 0; i < count; i++) wrong += numbers[i] != i;
   std::printf("%zu numbers, %zu wrong\n", count, wrong);
-  std::fprintf(stderr, "fill %.2f s, sort %.2f s, check %.2f s\n", filled - began, sorted - filled, now() - sorted);
+  std::fprintf(stderr, "fill %.2f s, sort %.2f s, check %.2f s\n", filled - began, sorted - filled,
+               now() - sorted);
   return wrong != 0 ? 1 : 0;
 }

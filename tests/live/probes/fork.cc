@@ -1,4 +1,5 @@
-// Probes of processes: fork with paged-out memory, exec in all its forms, children behind the runtime's back, dying trees.
+// Probes of processes: fork with paged-out memory, exec in all its forms, children behind the runtime's back,
+// dying trees.
 #include <dirent.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -45,7 +46,9 @@ void close_everything_from(int first) {
 }  // namespace
 
 // `--child work SEED`: says that argv arrived and that memory works.
-CHILD_MODE(work) { return argc == 2 ? work_in_child(static_cast<uint64_t>(atoi(argv[1]))) : 34; }
+CHILD_MODE(work) {
+  return argc == 2 ? work_in_child(static_cast<uint64_t>(atoi(argv[1]))) : 34;
+}
 
 // `--child env NAME VALUE COUNT`: the environment is what was given (entries of ours not counted).
 CHILD_MODE(env) {
@@ -233,16 +236,19 @@ PROBE(fork_while_threads_work) {
   static volatile bool stop;
   pthread_t threads[3];
   for (auto& thread : threads) {
-    EXPECT(pthread_create(&thread, nullptr, [](void*) -> void* {
-             char* p = heap(bytes);
-             for (uint64_t round = 0; !stop; round++) {
-               fill(p, bytes, round);
-               void* volatile small = malloc(100 + round % 1000);
-               free(small);
-               EXPECT_PATTERN(p, bytes, round);
-             }
-             return nullptr;
-           }, nullptr) == 0);
+    EXPECT(pthread_create(
+               &thread, nullptr,
+               [](void*) -> void* {
+                 char* p = heap(bytes);
+                 for (uint64_t round = 0; !stop; round++) {
+                   fill(p, bytes, round);
+                   void* volatile small = malloc(100 + round % 1000);
+                   free(small);
+                   EXPECT_PATTERN(p, bytes, round);
+                 }
+                 return nullptr;
+               },
+               nullptr) == 0);
   }
   char* mine = heap(bytes);
   fill(mine, bytes, 77);
@@ -268,16 +274,19 @@ PROBE(fork_from_a_thread) {
   fill(p, ram(), 12);
   push_out();
   pthread_t thread;
-  EXPECT(pthread_create(&thread, nullptr, [](void*) -> void* {
-           pid_t child = fork();
-           if (child == 0) {
-             bool good = first_wrong(p, ram(), 12) < 0;
-             push_out();
-             _exit(good && first_wrong(p, ram(), 12) < 0 ? 0 : 1);
-           }
-           EXPECT_CHILD_OK(child);
-           return nullptr;
-         }, nullptr) == 0);
+  EXPECT(pthread_create(
+             &thread, nullptr,
+             [](void*) -> void* {
+               pid_t child = fork();
+               if (child == 0) {
+                 bool good = first_wrong(p, ram(), 12) < 0;
+                 push_out();
+                 _exit(good && first_wrong(p, ram(), 12) < 0 ? 0 : 1);
+               }
+               EXPECT_CHILD_OK(child);
+               return nullptr;
+             },
+             nullptr) == 0);
   EXPECT(pthread_join(thread, nullptr) == 0);
   EXPECT_PATTERN(p, ram(), 12);
 }
@@ -288,7 +297,8 @@ PROBE(atfork_handlers_touch_the_heap) {
   p = heap(ram());
   fill(p, ram(), 13);
   push_out();
-  EXPECT(pthread_atfork([] { before += first_wrong(p, kMiB, 13) < 0; }, [] { in_parent += first_wrong(p, kMiB, 13) < 0; },
+  EXPECT(pthread_atfork([] { before += first_wrong(p, kMiB, 13) < 0; },
+                        [] { in_parent += first_wrong(p, kMiB, 13) < 0; },
                         [] { in_child += first_wrong(p, kMiB, 13) < 0; }) == 0);
   pid_t child = fork();
   if (child == 0) _exit(before == 1 && in_child == 1 && in_parent == 0 ? 0 : 1);
@@ -326,7 +336,7 @@ PROBE(stdio_is_not_doubled_by_fork) {
   EXPECT_CHILD_OK(child);
   for (FILE* file : files) {
     EXPECT(fflush(file) == 0);
-    struct stat st{};
+    struct stat st {};
     EXPECT(fstat(fileno(file), &st) == 0 && st.st_size == 8);
     EXPECT(fclose(file) == 0);
   }
@@ -381,7 +391,8 @@ PROBE(vfork_as_python_does) {  // signals reset, descriptors closed, argv on the
 PROBE(posix_spawn_with_everything_on_the_heap) {
   char* path = heap_string(self_path());
   char** argv = heap_argv({"probe", "--child", "env", "PROBE_VALUE", "spawned", "3"});
-  char** env = heap_argv({"PROBE_VALUE=spawned", "ENCHILADA_PROBE_RAM=" + std::to_string(ram() / kMiB), "A=b", "C=d"});
+  char** env =
+      heap_argv({"PROBE_VALUE=spawned", "ENCHILADA_PROBE_RAM=" + std::to_string(ram() / kMiB), "A=b", "C=d"});
   auto* actions = on_heap(posix_spawn_file_actions_t{});
   auto* attributes = on_heap(posix_spawnattr_t{});
   char* null = heap_string("/dev/null");
@@ -408,7 +419,8 @@ PROBE(system_and_popen) {
   char* command = heap_string("exit 7");
   push_out();
   EXPECT_EQ(WEXITSTATUS(system(command)), 7);
-  char* pipeline = heap_string("i=0; while [ $i -lt 1000 ]; do echo $i; i=$((i+1)); done | sort -rn | head -n 3 | tr '\\n' ,");
+  char* pipeline = heap_string(
+      "i=0; while [ $i -lt 1000 ]; do echo $i; i=$((i+1)); done | sort -rn | head -n 3 | tr '\\n' ,");
   char* mode = heap_string("r");
   push_out();
   FILE* out = popen(pipeline, mode);
@@ -537,8 +549,8 @@ PROBE(standard_descriptors_closed) {
 }
 
 PROBE(clone_behind_our_back) {
-  // A child that no library sees. It may die by a signal, or see the right bytes; it must not see zeros, and what it
-  // writes must not be seen here.
+  // A child that no library sees. It may die by a signal, or see the right bytes; it must not see zeros, and
+  // what it writes must not be seen here.
   char* p = heap(2 * ram());
   fill(p, 2 * ram(), 22);
   push_out();
@@ -577,8 +589,10 @@ PROBE(a_shell_with_many_children) {
   char* p = heap(ram());
   fill(p, ram(), 25);
   push_out();
-  FILE* out = popen("n=0; for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25; do "
-                    "/bin/true && n=$((n + $(/bin/echo 1))); done; echo $n", "r");
+  FILE* out = popen(
+      "n=0; for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25; do "
+      "/bin/true && n=$((n + $(/bin/echo 1))); done; echo $n",
+      "r");
   EXPECT(out != nullptr);
   char line[100];
   EXPECT(fgets(line, sizeof line, out) != nullptr);

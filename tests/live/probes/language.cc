@@ -1,4 +1,5 @@
-// Probes of what languages and their libraries build on: non-local jumps, exceptions, containers, loading code at run time.
+// Probes of what languages and their libraries build on: non-local jumps, exceptions, containers, loading
+// code at run time.
 #include <dlfcn.h>
 #include <link.h>
 #include <locale.h>
@@ -59,8 +60,10 @@ PROBE(containers_and_sorting) {
   std::sort(numbers.begin(), numbers.end());
   EXPECT(std::is_sorted(numbers.begin(), numbers.end()));
   std::unordered_map<uint64_t, std::string> words;
-  for (size_t i = 0; i < ram() / 160; i++) words.emplace(i * 2654435761u, std::to_string(i) + " and some more text");
-  for (size_t i = 0; i < ram() / 160; i += 3) EXPECT(words.at(i * 2654435761u).starts_with(std::to_string(i)));
+  for (size_t i = 0; i < ram() / 160; i++)
+    words.emplace(i * 2654435761u, std::to_string(i) + " and some more text");
+  for (size_t i = 0; i < ram() / 160; i += 3)
+    EXPECT(words.at(i * 2654435761u).starts_with(std::to_string(i)));
   std::map<std::string, int> tree;
   for (int i = 0; i < 20000; i++) tree[std::to_string(i * 7919 % 20000)] = i;
   EXPECT_EQ(tree.size(), 20000u);
@@ -68,7 +71,8 @@ PROBE(containers_and_sorting) {
 
 PROBE(strings_streams_and_regular_expressions) {
   std::ostringstream out;
-  for (std::streamoff at = 0; at < static_cast<std::streamoff>(2 * ram()); at = out.tellp()) out << "key=" << at << ";\n";
+  for (std::streamoff at = 0; at < static_cast<std::streamoff>(2 * ram()); at = out.tellp())
+    out << "key=" << at << ";\n";
   const std::string text = out.str();
   std::istringstream in(text);
   std::string line;
@@ -76,7 +80,8 @@ PROBE(strings_streams_and_regular_expressions) {
   while (std::getline(in, line)) {
     if (lines++ % 5000 == 0) {
       std::smatch match;
-      EXPECT(std::regex_match(line, match, std::regex("key=([0-9]+);")) && match[1] == std::to_string(offset));
+      EXPECT(std::regex_match(line, match, std::regex("key=([0-9]+);")) &&
+             match[1] == std::to_string(offset));
     }
     offset += line.size() + 1;
   }
@@ -97,10 +102,12 @@ PROBE(code_loaded_at_run_time) {
   }
   EXPECT(dlopen("/no/such/library.so", RTLD_NOW) == nullptr && dlerror() != nullptr);
   int objects = 0;
-  dl_iterate_phdr([](dl_phdr_info*, size_t, void* n) {
-    ++*static_cast<int*>(n);
-    return 0;
-  }, &objects);
+  dl_iterate_phdr(
+      [](dl_phdr_info*, size_t, void* n) {
+        ++*static_cast<int*>(n);
+        return 0;
+      },
+      &objects);
   EXPECT(objects > 2);
 }
 
@@ -119,7 +126,8 @@ PROBE(futures_and_tasks) {
 }
 
 PROBE(environment_and_exit_handlers) {
-  for (int i = 0; i < 2000; i++) EXPECT(setenv(("PROBE_" + std::to_string(i)).c_str(), std::string(500, 'v').c_str(), 1) == 0);
+  for (int i = 0; i < 2000; i++)
+    EXPECT(setenv(("PROBE_" + std::to_string(i)).c_str(), std::string(500, 'v').c_str(), 1) == 0);
   push_out();
   EXPECT(strlen(getenv("PROBE_1234")) == 500);
   pid_t child = fork();

@@ -121,12 +121,12 @@ PROBE_CALM(edges) {
   EXPECT_EQ(errno, 77);
   bool threw = false;
   try {
-    kept = ::operator new(size_t{1} << 62);
+    kept = ::operator new (size_t{1} << 62);
   } catch (const std::bad_alloc&) {
     threw = true;
   }
   EXPECT(threw);
-  EXPECT(::operator new(size_t{1} << 62, std::nothrow) == nullptr);
+  EXPECT(::operator new (size_t{1} << 62, std::nothrow) == nullptr);
   (void)mallopt(M_ARENA_MAX, 1);
   (void)malloc_trim(0);
   (void)mallinfo2();

@@ -1,4 +1,5 @@
-// Probes of the memory calls: mmap and its flags, munmap, mremap, mprotect, madvise, mlock, mincore, brk, limits.
+// Probes of the memory calls: mmap and its flags, munmap, mremap, mprotect, madvise, mlock, mincore, brk,
+// limits.
 #include <fcntl.h>
 #include <setjmp.h>
 #include <sys/resource.h>
@@ -130,7 +131,8 @@ PROBE(readonly_from_the_start_reads_zero) {
 
 PROBE(reserve_then_commit) {  // as Java, Go and V8 do
   const size_t reserved = 512 * kMiB;
-  char* p = static_cast<char*>(mmap(nullptr, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+  char* p = static_cast<char*>(
+      mmap(nullptr, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
   EXPECT(p != MAP_FAILED);
   catch_faults();
   expect_fault(p + 5 * kMiB, false, SEGV_ACCERR);
@@ -139,9 +141,10 @@ PROBE(reserve_then_commit) {  // as Java, Go and V8 do
     fill(p + at, 6 * kMiB, at);
   }
   for (size_t at = 0; at < reserved; at += 64 * kMiB) EXPECT_PATTERN(p + at, 6 * kMiB, at);
-  // Decommit one in the way mimalloc does: a fixed mapping without access over it; the others keep their bytes.
-  EXPECT(mmap(p + 64 * kMiB, 6 * kMiB, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) ==
-         p + 64 * kMiB);
+  // Decommit one in the way mimalloc does: a fixed mapping without access over it; the others keep their
+  // bytes.
+  EXPECT(mmap(p + 64 * kMiB, 6 * kMiB, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1,
+              0) == p + 64 * kMiB);
   expect_fault(p + 64 * kMiB, false, SEGV_ACCERR);
   EXPECT(mprotect(p + 64 * kMiB, 6 * kMiB, PROT_READ | PROT_WRITE) == 0);
   EXPECT_ZEROS(p + 64 * kMiB, 6 * kMiB);
@@ -234,7 +237,8 @@ PROBE(mremap_fixed_moves) {
   fill(p, 8 * kMiB, 14);
   fill(target, 16 * kMiB, 15);
   push_out();
-  EXPECT(mremap(p, 8 * kMiB, 8 * kMiB, MREMAP_MAYMOVE | MREMAP_FIXED, target + 4 * kMiB) == target + 4 * kMiB);
+  EXPECT(mremap(p, 8 * kMiB, 8 * kMiB, MREMAP_MAYMOVE | MREMAP_FIXED, target + 4 * kMiB) ==
+         target + 4 * kMiB);
   EXPECT_PATTERN(target + 4 * kMiB, 8 * kMiB, 14);
   EXPECT_PATTERN(target, 4 * kMiB, 15);
   catch_faults();
@@ -261,14 +265,16 @@ PROBE(map_fixed_over_own_memory) {
   char* p = map(8 * kMiB);
   fill(p, 8 * kMiB, 17);
   push_out();
-  EXPECT(mmap(p + 2 * kMiB, kMiB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == p + 2 * kMiB);
+  EXPECT(mmap(p + 2 * kMiB, kMiB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) ==
+         p + 2 * kMiB);
   EXPECT_ZEROS(p + 2 * kMiB, kMiB);
   fill(p + 2 * kMiB, kMiB, 18);
   push_out();
   EXPECT_PATTERN(p, 2 * kMiB, 17);
   EXPECT_PATTERN(p + 2 * kMiB, kMiB, 18);
   errno = 0;
-  EXPECT(mmap(p, kMiB, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) == MAP_FAILED && errno == EEXIST);
+  EXPECT(mmap(p, kMiB, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) == MAP_FAILED &&
+         errno == EEXIST);
 }
 
 PROBE(map_fixed_elsewhere) {
@@ -282,7 +288,8 @@ PROBE(map_fixed_elsewhere) {
   catch_faults();
   expect_fault(at + 8, true, SEGV_ACCERR);
   char* moved = static_cast<char*>(mremap(at, bytes, bytes + kMiB, MREMAP_MAYMOVE));
-  EXPECT(moved == MAP_FAILED || first_wrong(moved + kPage, 0, 19) < 0);  // two protections: EFAULT is Linux's answer
+  EXPECT(moved == MAP_FAILED ||
+         first_wrong(moved + kPage, 0, 19) < 0);  // two protections: EFAULT is Linux's answer
   EXPECT(munmap(at, bytes) == 0 || moved != MAP_FAILED);
 }
 
@@ -301,7 +308,8 @@ PROBE(file_over_anonymous_and_back) {
   EXPECT_PATTERN(p, 4 * kMiB, 20);
   char byte = 0;
   EXPECT(pread(fd, &byte, 1, 0) == 1 && byte == 'x');  // private: the file keeps its byte
-  EXPECT(mmap(p + 4 * kMiB, kMiB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == p + 4 * kMiB);
+  EXPECT(mmap(p + 4 * kMiB, kMiB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) ==
+         p + 4 * kMiB);
   EXPECT_ZEROS(p + 4 * kMiB, kMiB);
   fill(p + 4 * kMiB, kMiB, 21);
   push_out();
@@ -311,7 +319,8 @@ PROBE(file_over_anonymous_and_back) {
 }
 
 PROBE(shared_anonymous_stays_shared) {
-  auto* p = static_cast<char*>(mmap(nullptr, kMiB, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+  auto* p =
+      static_cast<char*>(mmap(nullptr, kMiB, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
   EXPECT(p != MAP_FAILED);
   fill(p, kMiB, 22);
   push_out();
@@ -338,7 +347,8 @@ PROBE(munmap_of_parts) {
   EXPECT(memcmp(p, copy.data(), kPage) == 0);
   char* check = map(bytes);
   fill(check, bytes, 24);
-  for (size_t i = 2 * kPage; i + 2 * kPage <= bytes; i += 4 * kPage) EXPECT(memcmp(p + i, check + i, 2 * kPage) == 0);
+  for (size_t i = 2 * kPage; i + 2 * kPage <= bytes; i += 4 * kPage)
+    EXPECT(memcmp(p + i, check + i, 2 * kPage) == 0);
   EXPECT(munmap(p, bytes) == 0);  // with holes: allowed
   expect_fault(p, false, SEGV_MAPERR);
 }
@@ -419,9 +429,11 @@ PROBE_CALM(bad_arguments_answer_as_linux) {
   errno = 0;
   EXPECT(mremap(p + 1, kPage, 2 * kPage, MREMAP_MAYMOVE) == MAP_FAILED && errno == EINVAL);
   errno = 0;
-  EXPECT(mmap(p + 1, kPage, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED && errno == EINVAL);
+  EXPECT(mmap(p + 1, kPage, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED &&
+         errno == EINVAL);
   errno = 0;
-  EXPECT(mmap(nullptr, size_t{1} << 62, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED && errno == ENOMEM);
+  EXPECT(mmap(nullptr, size_t{1} << 62, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED &&
+         errno == ENOMEM);
   EXPECT(munmap(p, 4 * kPage) == 0);
   EXPECT(munmap(p, 4 * kPage) == 0);  // nothing there: fine
   errno = 0;
@@ -430,14 +442,16 @@ PROBE_CALM(bad_arguments_answer_as_linux) {
   EXPECT(madvise(p, kPage, MADV_DONTNEED) == -1 && errno == ENOMEM);
 }
 
-PROBE(code_written_then_run) {  // as a just-in-time compiler does
+PROBE(code_written_then_run) {                            // as a just-in-time compiler does
   const unsigned char code[] = {0x8d, 0x47, 0x2a, 0xc3};  // lea eax, [rdi+42]; ret
   char* p = map(kMiB);
   for (size_t i = 0; i < kMiB; i += kPage) memcpy(p + i, code, sizeof code);
   EXPECT(mprotect(p, kMiB, PROT_READ | PROT_EXEC) == 0);
   push_out();
-  for (size_t i = 0; i < kMiB; i += kPage) EXPECT_EQ(reinterpret_cast<int (*)(int)>(p + i)(static_cast<int>(i)), static_cast<int>(i) + 42);
-  auto* rwx = static_cast<char*>(mmap(nullptr, kMiB, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  for (size_t i = 0; i < kMiB; i += kPage)
+    EXPECT_EQ(reinterpret_cast<int (*)(int)>(p + i)(static_cast<int>(i)), static_cast<int>(i) + 42);
+  auto* rwx = static_cast<char*>(
+      mmap(nullptr, kMiB, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
   EXPECT(rwx != MAP_FAILED);
   memcpy(rwx + 100, code, sizeof code);
   push_out();
@@ -493,7 +507,9 @@ PROBE(address_space_limit) {
   limit.rlim_cur = 2048 * kMiB;
   EXPECT(setrlimit(RLIMIT_AS, &limit) == 0);
   errno = 0;
-  EXPECT(mmap(nullptr, 4096 * kMiB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED && errno == ENOMEM);
+  EXPECT(mmap(nullptr, 4096 * kMiB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) ==
+             MAP_FAILED &&
+         errno == ENOMEM);
   void* volatile huge = malloc(4096 * kMiB);
   EXPECT(huge == nullptr);
   char* p = heap(2 * ram());  // ordinary use goes on

@@ -1,10 +1,12 @@
-// What every probe needs: registration, EXPECT, patterns for memory, and push_out(), which gets memory paged out.
+// What every probe needs: registration, EXPECT, patterns for memory, and push_out(), which gets memory paged
+// out.
 //
-// A probe is a small program about one rule of the live runtime. It runs natively first (and must pass there: it tests what
-// Linux promises), then under `enchilada run` with little memory. It prints OK, or where and why it failed.
+// A probe is a small program about one rule of the live runtime. It runs natively first (and must pass there:
+// it tests what Linux promises), then under `enchilada run` with little memory. It prints OK, or where and
+// why it failed.
 //   PROBE(name) { ... }                an ordinary probe: ends by returning
-//   PROBE_CALM(name) { ... }           the same, but too small to be paged out, so no page-outs are demanded of the run
-//   PROBE_DIES(name, SIGSEGV) { ... }  must end by this signal, natively and managed
+//   PROBE_CALM(name) { ... }           the same, but too small to be paged out, so no page-outs are demanded
+//   of the run PROBE_DIES(name, SIGSEGV) { ... }  must end by this signal, natively and managed
 #pragma once
 
 #include <errno.h>
@@ -45,7 +47,8 @@ struct ChildMode {
 size_t ram();
 /// Running under enchilada (ENCHILADA_PROBE_LIVE is set).
 bool live();
-/// Touches (writes, then reads) three times ram() of other memory, so that what was there before is paged out.
+/// Touches (writes, then reads) three times ram() of other memory, so that what was there before is paged
+/// out.
 void push_out();
 /// The same with less: half of ram(), for places that do it often.
 void stir();
@@ -81,27 +84,27 @@ double now();
 
 }  // namespace probe
 
-#define PROBE_OF_KIND(name, kind)                                     \
-  static void probe_body_##name();                                    \
+#define PROBE_OF_KIND(name, kind)                                         \
+  static void probe_body_##name();                                        \
   static probe::Entry probe_entry_##name(#name, probe_body_##name, kind); \
   static void probe_body_##name()
 #define PROBE(name) PROBE_OF_KIND(name, "paged")
 #define PROBE_CALM(name) PROBE_OF_KIND(name, "calm")
 #define PROBE_DIES(name, signal) PROBE_OF_KIND(name, "dies " #signal)
-#define CHILD_MODE(name)                                    \
-  static int child_##name(int argc, char** argv);           \
+#define CHILD_MODE(name)                                           \
+  static int child_##name(int argc, char** argv);                  \
   static probe::ChildMode child_entry_##name(#name, child_##name); \
   static int child_##name([[maybe_unused]] int argc, [[maybe_unused]] char** argv)
 
-#define EXPECT(...) \
-  do {              \
+#define EXPECT(...)                                                    \
+  do {                                                                 \
     if (!(__VA_ARGS__)) probe::fail(__FILE__, __LINE__, #__VA_ARGS__); \
   } while (0)
-#define EXPECT_EQ(a, b)                                                                    \
-  do {                                                                                     \
-    const auto left_ = (a);                                                                \
-    const auto right_ = (b);                                                               \
-    if (!(left_ == right_))                                                                \
+#define EXPECT_EQ(a, b)                                                                          \
+  do {                                                                                           \
+    const auto left_ = (a);                                                                      \
+    const auto right_ = (b);                                                                     \
+    if (!(left_ == right_))                                                                      \
       probe::fail_values(__FILE__, __LINE__, #a " == " #b, (long long)left_, (long long)right_); \
   } while (0)
 #define EXPECT_PATTERN(at, bytes, seed) EXPECT_EQ(probe::first_wrong(at, bytes, seed), (ssize_t)-1)

@@ -30,9 +30,13 @@ void say(const char* text) {
 
 }  // namespace
 
-Entry::Entry(const char* n, void (*b)(), const char* k) : name(n), body(b), kind(k), next(entries) { entries = this; }
+Entry::Entry(const char* n, void (*b)(), const char* k) : name(n), body(b), kind(k), next(entries) {
+  entries = this;
+}
 
-ChildMode::ChildMode(const char* n, int (*b)(int, char**)) : name(n), body(b), next(modes) { modes = this; }
+ChildMode::ChildMode(const char* n, int (*b)(int, char**)) : name(n), body(b), next(modes) {
+  modes = this;
+}
 
 void fail(const char* file, int line, const char* what) {
   char text[500];
@@ -45,7 +49,8 @@ void fail(const char* file, int line, const char* what) {
 void fail_values(const char* file, int line, const char* what, long long a, long long b) {
   char text[500];
   const char* error = strerrordesc_np(errno);
-  snprintf(text, sizeof text, "%s:%d: not so: %s (%lld, %lld; errno: %s)\n", file, line, what, a, b, error ? error : "?");
+  snprintf(text, sizeof text, "%s:%d: not so: %s (%lld, %lld; errno: %s)\n", file, line, what, a, b,
+           error ? error : "?");
   say(text);
   _exit(1);
 }
@@ -58,11 +63,17 @@ size_t ram() {
   return bytes;
 }
 
-bool live() { return getenv("ENCHILADA_PROBE_LIVE") != nullptr; }
+bool live() {
+  return getenv("ENCHILADA_PROBE_LIVE") != nullptr;
+}
 
-void push_out() { touch(3 * ram()); }
+void push_out() {
+  touch(3 * ram());
+}
 
-void stir() { touch(ram() / 2); }
+void stir() {
+  touch(ram() / 2);
+}
 
 void fill(void* at, size_t bytes, uint64_t seed) {
   auto* p = static_cast<uint64_t*>(at);
@@ -111,7 +122,8 @@ void expect_child_ok(pid_t child, const char* file, int line) {
     got = waitpid(child, &status, 0);
   } while (got < 0 && errno == EINTR);
   if (got != child) fail(file, line, "waitpid returns the child");
-  if (status != 0) fail_values(file, line, "the child exits with 0 (signal, status)", WTERMSIG(status), WEXITSTATUS(status));
+  if (status != 0)
+    fail_values(file, line, "the child exits with 0 (signal, status)", WTERMSIG(status), WEXITSTATUS(status));
 }
 
 std::string scratch_folder() {

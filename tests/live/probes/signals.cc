@@ -1,4 +1,5 @@
-// Probes of signals: the program's own faults and handlers stay its own, whatever the runtime uses signals for.
+// Probes of signals: the program's own faults and handlers stay its own, whatever the runtime uses signals
+// for.
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
@@ -148,9 +149,13 @@ PROBE_DIES(abort_kills_by_abrt, SIGABRT) {
   abort();
 }
 
-PROBE_DIES(raised_bus_kills, SIGBUS) { raise(SIGBUS); }
+PROBE_DIES(raised_bus_kills, SIGBUS) {
+  raise(SIGBUS);
+}
 
-PROBE_DIES(raised_sys_kills, SIGSYS) { raise(SIGSYS); }
+PROBE_DIES(raised_sys_kills, SIGSYS) {
+  raise(SIGSYS);
+}
 
 PROBE_DIES(killed_by_term, SIGTERM) {
   push_out();
@@ -291,14 +296,17 @@ PROBE(storm_of_two_signals_nested) {
   sigaddset(&both, SIGALRM);
   sigaddset(&both, SIGUSR1);
   EXPECT(pthread_sigmask(SIG_BLOCK, &both, &old) == 0);  // the sender takes none itself
-  EXPECT(pthread_create(&thread, nullptr, [](void*) -> void* {
-           while (!stop) {
-             pthread_kill(main_thread, SIGUSR1);
-             timespec nap{0, 400000};
-             nanosleep(&nap, nullptr);
-           }
-           return nullptr;
-         }, nullptr) == 0);
+  EXPECT(pthread_create(
+             &thread, nullptr,
+             [](void*) -> void* {
+               while (!stop) {
+                 pthread_kill(main_thread, SIGUSR1);
+                 timespec nap{0, 400000};
+                 nanosleep(&nap, nullptr);
+               }
+               return nullptr;
+             },
+             nullptr) == 0);
   EXPECT(pthread_sigmask(SIG_SETMASK, &old, nullptr) == 0);
   every(500);
   const double until = now() + 1.0;
@@ -306,7 +314,8 @@ PROBE(storm_of_two_signals_nested) {
   every(0);
   stop = true;
   EXPECT(pthread_join(thread, nullptr) == 0);
-  // Handlers interrupt each other here, so a page may be seen half filled with the same pattern: still never wrong.
+  // Handlers interrupt each other here, so a page may be seen half filled with the same pattern: still never
+  // wrong.
   EXPECT_EQ(static_cast<int>(storm_wrong), 0);
   EXPECT(handled > 20);
 }
@@ -342,11 +351,14 @@ PROBE(read_restarted_while_buffer_is_out) {
   static int ends[2];
   EXPECT(pipe(ends) == 0);
   // The handler pages out what the interrupted read is to fill; SA_RESTART then makes the kernel try again.
-  install_simple(SIGALRM, [](int) {
-    push_out();
-    handled = handled + 1;
-    if (write(ends[1], "hello, heap", 12) != 12) _exit(9);
-  }, SA_RESTART);
+  install_simple(
+      SIGALRM,
+      [](int) {
+        push_out();
+        handled = handled + 1;
+        if (write(ends[1], "hello, heap", 12) != 12) _exit(9);
+      },
+      SA_RESTART);
   char* buffer = heap(kMiB);
   for (int i = 0; i < 5; i++) {
     push_out();
@@ -402,19 +414,22 @@ PROBE(alternate_stack_from_malloc) {
   EXPECT(sigaltstack(&mine, nullptr) == 0);
   EXPECT(sigaltstack(nullptr, &seen) == 0);
   EXPECT(seen.ss_sp == stack && seen.ss_size == bytes && seen.ss_flags == 0);
-  install(SIGUSR1, [](int, siginfo_t*, void*) {
-    char here[8192];
-    memset(here, 1, sizeof here);
-    const auto at = reinterpret_cast<uintptr_t>(here);
-    on_it = at > low && at < high;
-    stack_t now_on{};
-    if (sigaltstack(nullptr, &now_on) != 0 || !(now_on.ss_flags & SS_ONSTACK)) on_it = false;
-    stir();
-    for (char c : here) {
-      if (c != 1) on_it = false;
-    }
-    handled = handled + 1;
-  }, SA_ONSTACK);
+  install(
+      SIGUSR1,
+      [](int, siginfo_t*, void*) {
+        char here[8192];
+        memset(here, 1, sizeof here);
+        const auto at = reinterpret_cast<uintptr_t>(here);
+        on_it = at > low && at < high;
+        stack_t now_on{};
+        if (sigaltstack(nullptr, &now_on) != 0 || !(now_on.ss_flags & SS_ONSTACK)) on_it = false;
+        stir();
+        for (char c : here) {
+          if (c != 1) on_it = false;
+        }
+        handled = handled + 1;
+      },
+      SA_ONSTACK);
   for (int i = 0; i < 20; i++) {
     push_out();
     on_it = false;

@@ -1,4 +1,5 @@
-// Probes of system calls whose arguments lie in memory that is paged out: data, structures, paths, nested pointers.
+// Probes of system calls whose arguments lie in memory that is paged out: data, structures, paths, nested
+// pointers.
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <fcntl.h>
@@ -56,7 +57,9 @@ struct Pipe {
   }
 };
 
-std::string scratch_path(const char* stem) { return scratch_folder() + "/probe-" + stem + "-" + std::to_string(getpid()); }
+std::string scratch_path(const char* stem) {
+  return scratch_folder() + "/probe-" + stem + "-" + std::to_string(getpid());
+}
 
 struct Drain {  // a thread that reads a descriptor to its end and checks the pattern
   int fd;
@@ -163,7 +166,8 @@ PROBE(readv_and_writev) {
   push_out();
   EXPECT_EQ(preadv(fd, io, count, 0), static_cast<ssize_t>(count * part));
   for (size_t i = 0; i < count; i++) EXPECT_PATTERN(parts[i], part, count - 1 - i);
-  iovec on_stack[3] = {{parts[0], part}, {parts[1], part}, {parts[2], part}};  // only the pointers inside are ours
+  iovec on_stack[3] = {
+      {parts[0], part}, {parts[1], part}, {parts[2], part}};  // only the pointers inside are ours
   push_out();
   EXPECT_EQ(pwritev(fd, on_stack, 3, 0), static_cast<ssize_t>(3 * part));
   memset(parts[5], 0, part);
@@ -282,7 +286,8 @@ PROBE(paths_and_stat_structures) {
 PROBE(directories) {
   std::string folder = scratch_path("dir");
   EXPECT(mkdir(folder.c_str(), 0700) == 0);
-  for (int i = 0; i < 300; i++) EXPECT(close(creat((folder + "/entry" + std::to_string(i)).c_str(), 0600)) == 0);
+  for (int i = 0; i < 300; i++)
+    EXPECT(close(creat((folder + "/entry" + std::to_string(i)).c_str(), 0600)) == 0);
   DIR* dir = opendir(folder.c_str());
   EXPECT(dir != nullptr);
   int seen = 0;
@@ -539,7 +544,8 @@ PROBE(ioctl_structures) {
 }
 
 PROBE(sockets_with_heap_addresses) {
-  int server = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), client = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  int server = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0),
+      client = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
   auto* address = on_heap(sockaddr_un{});
   address->sun_family = AF_UNIX;
   snprintf(address->sun_path + 1, 100, "enchilada-probe-%d", getpid());  // abstract: no file
@@ -662,12 +668,18 @@ PROBE(instruction_instead_of_libc) {
   fill(p, kMiB, 11);
   push_out();
   long result;
-  asm volatile("syscall" : "=a"(result) : "a"(SYS_write), "D"(fd), "S"(p), "d"(kMiB) : "rcx", "r11", "memory");
+  asm volatile("syscall"
+               : "=a"(result)
+               : "a"(SYS_write), "D"(fd), "S"(p), "d"(kMiB)
+               : "rcx", "r11", "memory");
   EXPECT_EQ(result, static_cast<long>(kMiB));
   memset(p, 0, kMiB);
   push_out();
   register long offset asm("r10") = 0;
-  asm volatile("syscall" : "=a"(result) : "a"(SYS_pread64), "D"(fd), "S"(p), "d"(kMiB), "r"(offset) : "rcx", "r11", "memory");
+  asm volatile("syscall"
+               : "=a"(result)
+               : "a"(SYS_pread64), "D"(fd), "S"(p), "d"(kMiB), "r"(offset)
+               : "rcx", "r11", "memory");
   EXPECT_EQ(result, static_cast<long>(kMiB));
   EXPECT_PATTERN(p, kMiB, 11);
   iovec* io = on_heap(iovec{p, kMiB});
@@ -728,13 +740,16 @@ PROBE(futex_words_on_the_heap) {
     static int wait_operation;
     wait_operation = shared ? FUTEX_WAIT : FUTEX_WAIT_PRIVATE;
     *word = 0;
-    EXPECT(pthread_create(&thread, nullptr, [](void*) -> void* {
-             while (__atomic_load_n(word, __ATOMIC_ACQUIRE) == 0) {
-               timespec limit{10, 0};
-               syscall(SYS_futex, word, wait_operation, 0, &limit, nullptr, 0);
-             }
-             return nullptr;
-           }, nullptr) == 0);
+    EXPECT(pthread_create(
+               &thread, nullptr,
+               [](void*) -> void* {
+                 while (__atomic_load_n(word, __ATOMIC_ACQUIRE) == 0) {
+                   timespec limit{10, 0};
+                   syscall(SYS_futex, word, wait_operation, 0, &limit, nullptr, 0);
+                 }
+                 return nullptr;
+               },
+               nullptr) == 0);
     usleep(20000);
     push_out();  // the word leaves while a thread sleeps on it
     __atomic_store_n(word, 1, __ATOMIC_RELEASE);
@@ -759,6 +774,7 @@ PROBE(futex_words_on_the_heap) {
   auto* waiter = on_heap(Waiter{4, reinterpret_cast<uintptr_t>(word), 2 /* 32 bits */, 0});
   push_out();
   errno = 0;
-  EXPECT(syscall(SYS_futex_waitv, waiter, 1, 0, nullptr, CLOCK_MONOTONIC) == -1 && (errno == EAGAIN || errno == ENOSYS));
+  EXPECT(syscall(SYS_futex_waitv, waiter, 1, 0, nullptr, CLOCK_MONOTONIC) == -1 &&
+         (errno == EAGAIN || errno == ENOSYS));
 #endif
 }

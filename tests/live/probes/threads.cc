@@ -1,4 +1,5 @@
-// Probes of threads: synchronisation on the heap, stacks of many kinds, coming and going, all while memory is paged.
+// Probes of threads: synchronisation on the heap, stacks of many kinds, coming and going, all while memory is
+// paged.
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
@@ -162,7 +163,8 @@ PROBE(process_shared_mutex_in_shared_memory) {
     pthread_cond_t condition;
     int turn;
   };
-  auto* shared = static_cast<Shared*>(mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+  auto* shared =
+      static_cast<Shared*>(mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
   pthread_mutexattr_t mutex_kind;
   pthread_condattr_t condition_kind;
   pthread_mutexattr_init(&mutex_kind);
@@ -231,11 +233,14 @@ PROBE(detached_threads_and_exit_of_main) {
     p = heap(2 * ram());
     fill(p, 2 * ram(), 2);
     pthread_t thread;
-    EXPECT(pthread_create(&thread, nullptr, [](void*) -> void* {
-             usleep(20000);
-             push_out();
-             _exit(first_wrong(p, 2 * ram(), 2) < 0 ? 0 : 1);
-           }, nullptr) == 0);
+    EXPECT(pthread_create(
+               &thread, nullptr,
+               [](void*) -> void* {
+                 usleep(20000);
+                 push_out();
+                 _exit(first_wrong(p, 2 * ram(), 2) < 0 ? 0 : 1);
+               },
+               nullptr) == 0);
     EXPECT(pthread_detach(thread) == 0);
     pthread_exit(nullptr);
   }
@@ -254,16 +259,19 @@ PROBE(thread_stacks_from_malloc) {
     EXPECT(pthread_attr_init(&attributes) == 0);
     EXPECT(pthread_attr_setstack(&attributes, stack, bytes) == 0);
     pthread_t thread;
-    EXPECT(pthread_create(&thread, &attributes, [](void* base) -> void* {
-             char deep[300000];
-             const auto at = reinterpret_cast<char*>(deep), low = static_cast<char*>(base);
-             if (at < low || at > low + 512 * 1024) return nullptr;
-             fill(deep, sizeof deep / 8 * 8, 3);
-             push_out();
-             int fd = scratch_file();
-             if (write(fd, deep, sizeof deep) != static_cast<ssize_t>(sizeof deep)) return nullptr;
-             return first_wrong(deep, sizeof deep / 8 * 8, 3) < 0 ? base : nullptr;
-           }, stack) == 0);
+    EXPECT(pthread_create(
+               &thread, &attributes,
+               [](void* base) -> void* {
+                 char deep[300000];
+                 const auto at = reinterpret_cast<char*>(deep), low = static_cast<char*>(base);
+                 if (at < low || at > low + 512 * 1024) return nullptr;
+                 fill(deep, sizeof deep / 8 * 8, 3);
+                 push_out();
+                 int fd = scratch_file();
+                 if (write(fd, deep, sizeof deep) != static_cast<ssize_t>(sizeof deep)) return nullptr;
+                 return first_wrong(deep, sizeof deep / 8 * 8, 3) < 0 ? base : nullptr;
+               },
+               stack) == 0);
     void* result = nullptr;
     EXPECT(pthread_join(thread, &result) == 0);
     EXPECT(result == stack);
@@ -284,17 +292,18 @@ PROBE(coroutines_on_stacks_from_malloc) {
     contexts[i].uc_stack.ss_size = kStack;
     contexts[i].uc_link = &main_context;
     makecontext(&contexts[i], reinterpret_cast<void (*)()>(+[](int me) {
-                  char local[90000];
-                  fill(local, sizeof local, static_cast<uint64_t>(me));
-                  for (int round = 0; round < 3; round++) {
-                    swapcontext(&contexts[static_cast<size_t>(me)], &main_context);
-                    if (first_wrong(local, sizeof local, static_cast<uint64_t>(me)) >= 0) wrong = true;
-                    int fd = open("/dev/null", 1);
-                    if (write(fd, local, sizeof local) != static_cast<ssize_t>(sizeof local)) wrong = true;
-                    close(fd);
-                  }
-                  finished++;
-                }), 1, static_cast<int>(i));
+      char local[90000];
+      fill(local, sizeof local, static_cast<uint64_t>(me));
+      for (int round = 0; round < 3; round++) {
+        swapcontext(&contexts[static_cast<size_t>(me)], &main_context);
+        if (first_wrong(local, sizeof local, static_cast<uint64_t>(me)) >= 0) wrong = true;
+        int fd = open("/dev/null", 1);
+        if (write(fd, local, sizeof local) != static_cast<ssize_t>(sizeof local)) wrong = true;
+        close(fd);
+      }
+      finished++;
+    }),
+                1, static_cast<int>(i));
   }
   for (int round = 0; round < 4; round++) {
     for (size_t i = 0; i < kCount; i++) EXPECT(swapcontext(&main_context, &contexts[i]) == 0);
@@ -317,12 +326,15 @@ PROBE(signals_on_a_coroutine_stack) {
   context.uc_stack.ss_size = 512 * 1024;
   context.uc_stack.ss_sp = heap(context.uc_stack.ss_size);
   context.uc_link = &main_context;
-  makecontext(&context, [] {
-    for (int i = 0; i < 10; i++) {
-      raise(SIGUSR1);
-      push_out();
-    }
-  }, 0);
+  makecontext(
+      &context,
+      [] {
+        for (int i = 0; i < 10; i++) {
+          raise(SIGUSR1);
+          push_out();
+        }
+      },
+      0);
   EXPECT(swapcontext(&main_context, &context) == 0);
   EXPECT_EQ(static_cast<int>(handled), 10);
 }
@@ -340,11 +352,14 @@ PROBE(cancelled_in_a_blocking_read) {
       char* at;
       size_t bytes;
     } argument{p + static_cast<size_t>(i) * each, each};
-    EXPECT(pthread_create(&thread, nullptr, [](void* a) -> void* {
-             auto* what = static_cast<Argument*>(a);
-             (void)!read(ends[0], what->at, what->bytes);
-             return nullptr;
-           }, &argument) == 0);
+    EXPECT(pthread_create(
+               &thread, nullptr,
+               [](void* a) -> void* {
+                 auto* what = static_cast<Argument*>(a);
+                 (void)!read(ends[0], what->at, what->bytes);
+                 return nullptr;
+               },
+               &argument) == 0);
     usleep(2000);
     EXPECT(pthread_cancel(thread) == 0);
     void* result = nullptr;
