@@ -1,5 +1,6 @@
 // Swap: blocks used = blocks that objects' metadata names, each named once.
 #include <set>
+#include <vector>
 
 #include "swap/swap_pager.h"
 #include "swap/swap_space.h"
@@ -11,7 +12,10 @@ namespace enchilada {
 void check_swap(const Whole& whole, Problems& problems) {
   Report report(problems);
   std::set<std::uint32_t> blocks;
-  whole.system.objects().for_each([&](VmObject& object) {
+  std::vector<VmObject*> objects;  // first: the zone's lock comes after the pager's
+  whole.system.objects().for_each([&](VmObject& object) { objects.push_back(&object); });
+  for (VmObject* each : objects) {
+    VmObject& object = *each;
     std::uint64_t copies = 0;
     whole.pager->visit(object.swap, [&](PageIndex index, const SwapCopy& copy) {
       ++copies;
@@ -30,7 +34,7 @@ void check_swap(const Whole& whole, Problems& problems) {
     }
     if (!whole.pager->verify(object.swap))
       report.add("object %p: its swap metadata is broken", name_of(&object));
-  });
+  }
   if (whole.space == nullptr) return;
   if (!whole.space->verify()) report.add("the swap space is broken");
   if (whole.space->used().value() != blocks.size()) {
