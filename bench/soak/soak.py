@@ -23,7 +23,7 @@ def steps(args):
     every = {
         "sort": [(LIVE + ["soak", "sort", "--times", "20"], {}), (LIVE + ["soak", "two_thread_sort", "--times", "20"], {})],
         "kill9": [(LIVE + ["kill9", "--times", "1000"], {})],
-        "seeds": [(["ctest", "--test-dir", str(ROOT / "build" / "release"), "-R", "model", "--output-on-failure", "--timeout",
+        "seeds": [(["ctest", "--test-dir", str(ROOT / "build" / "release"), "-R", "^model$", "--output-on-failure", "--timeout",
                     "1000000"], {"ENCHILADA_SEEDS": str(args.seeds)})],
         "programs": [(LIVE + ["programs"], {}), (LIVE + ["redis"], {})],
     }

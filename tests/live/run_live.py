@@ -9,7 +9,8 @@
   run_live.py soak {sort,two_thread_sort}    the programs that Linux kills; --times N, --ram SIZE
 
 Each managed run is repeated as the user nobody (when started as root) and on the transport of older kernels (--force-copy);
---as root|nobody and --transport auto|copy choose one. --native-only runs nothing managed; --full takes the full sizes.
+--as root|nobody and --transport auto|copy choose one. --native-only runs nothing managed; --full takes the full sizes, and for
+probes all combinations (else: as this user, then as nobody with --force-copy).
 Exit status: 0 all passed, 1 failures, 77 nothing could be tested here (the reason is printed).
 """
 import argparse
@@ -34,13 +35,15 @@ PROBE_RAM = "16M"
 OWN_SHARE, OWN_PER_PROCESS = 0.03, 8 << 20  # what the VM system may use itself
 
 
-def variants(args):
-    """(name, user, options): the ways in which a managed run is repeated."""
+def variants(args, brief=False):
+    """(name, user, options): the ways in which a managed run is repeated. `brief`: each user and each transport once."""
     users = [None, "nobody"] if live_lib.can_be_nobody() else [None]
     if args.as_user:
         users = [None if args.as_user in ("root", "self") else "nobody"]
     if args.transport == "copy":
         return [(f"{user or 'self'}, copy", user, ["--force-copy"]) for user in users]
+    if brief and args.transport is None and len(users) == 2:
+        return [("self", None, []), ("nobody, copy", "nobody", ["--force-copy"])]
     chosen = [(user or "self", user, []) for user in users]
     if args.transport is None:
         chosen.append((f"{users[0] or 'self'}, copy", users[0], ["--force-copy"]))
@@ -106,7 +109,7 @@ def run_probe(args, bench, name):
     check(native, "natively")
     if args.native_only:
         return verdict(name, began)
-    for how, user, options in variants(args):
+    for how, user, options in variants(args, brief=not args.full):
         front, stats_file = bench.command(PROBE_RAM, user, options)
         reached = bench.reachable(program, user)
         outcome = live_lib.run([*front, reached, short], folder=bench.folder(user), user=user, stats_file=stats_file,
