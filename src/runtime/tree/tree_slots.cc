@@ -360,6 +360,14 @@ void ProcessTree::fold_counters(TreeSlot& slot) noexcept {
 
 // ---- Requests between siblings ----
 
+bool ProcessTree::has_siblings() const noexcept {
+  for (std::uint32_t i = 0; i < slots_used(); ++i) {
+    if (i != self_.value() && words::owner_state(at(ProcessSlot{i}).owner.load()) != SlotState::kFree)
+      return true;
+  }
+  return false;
+}
+
 std::uint64_t ProcessTree::could_give(ProcessSlot victim, std::uint64_t my_charge, std::uint64_t frames,
                                       std::uint64_t now) noexcept {
   TreeSlot& slot = at(victim);
@@ -394,7 +402,10 @@ PageCount ProcessTree::request_frames(PageCount frames) noexcept {
     }
     if (best == kMaxProcesses) break;
     done[best / 64] |= std::uint64_t{1} << (best % 64);
-    const std::uint64_t share = missing < best_gives ? missing : best_gives;
+    // At least an eighth of what it could give: many small requests would make shares equal only after
+    // seconds.
+    const std::uint64_t step = missing > best_gives / 8 ? missing : best_gives / 8;
+    const std::uint64_t share = step < best_gives ? step : best_gives;
     std::atomic<std::uint32_t>& word = at(ProcessSlot{best}).requested;
     std::uint32_t pending = word.load();
     // What is asked of it already counts: requests do not add up while it works on them.
@@ -402,7 +413,7 @@ PageCount ProcessTree::request_frames(PageCount frames) noexcept {
     }
     if (pending == 0) futex_wake_shared(word, 1 << 30);
     asked += share;
-    missing -= share;
+    missing -= share < missing ? share : missing;
   }
   return PageCount{asked};
 }
