@@ -240,6 +240,7 @@ bool VmMap::Impl::clip_at(VirtAddr address) {
   upper->inherit = entry->inherit;
   upper->advice = entry->advice;
   upper->needs_copy = entry->needs_copy;
+  upper->shared = entry->shared;
   upper->user_wired = entry->user_wired;
   upper->wired_count = entry->wired_count;
   upper->start = address;
@@ -265,7 +266,7 @@ bool VmMap::Impl::mergeable(const MapEntry& a, const MapEntry& b) {
   if (a.object != nullptr && a.index_of(a.end) != b.offset) return false;
   return a.kind == b.kind && a.prot == b.prot && a.max_prot == b.max_prot && a.inherit == b.inherit &&
          a.advice == b.advice && a.needs_copy == b.needs_copy && a.wired_count == b.wired_count &&
-         a.user_wired == b.user_wired && !a.in_transition && !b.in_transition;
+         a.shared == b.shared && a.user_wired == b.user_wired && !a.in_transition && !b.in_transition;
 }
 
 void VmMap::Impl::simplify(VirtRange range, Writer& writer) {
@@ -300,6 +301,7 @@ void VmMap::Impl::insert_zero_fill(MapEntry* entry, Writer& writer) {
       objects().coalesce(*prev->object, prev->offset, prev->pages(), entry->pages())) {
     entry->object = prev->object;
     entry->offset = prev->index_of(prev->end);
+    entry->shared = prev->shared;
     objects().reference(*entry->object);
   }
   link(prev, entry);
@@ -489,6 +491,7 @@ void VmMap::Impl::validate() {
     CHECK(!e->needs_copy || e->object != nullptr, at);
     CHECK(allows(e->max_prot, e->prot), at);
     CHECK(!e->user_wired || e->wired_count != 0, at);
+    CHECK(!e->shared || (e->object != nullptr && !e->needs_copy), at);
     CHECK(e->next == entries.header() || !mergeable(*e, *e->next), at);
     if (e->kind != EntryKind::kGuard) bytes += (e->end - e->start).value();
     if (e->in_transition) ++marked;

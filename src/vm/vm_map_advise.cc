@@ -1,8 +1,10 @@
 // madvise: access patterns are kept in the entry; the rest acts at once and leaves nothing behind.
 // Invariant: kDiscard makes the range read as zeros for this map and for nobody else.
+#include "vm/vm_fault.h"
 #include "vm/vm_map_impl.h"
 #include "vm/vm_object.h"
 #include "vm/vm_pageout.h"
+#include "vm/vm_phys.h"
 
 namespace enchilada {
 
@@ -35,6 +37,7 @@ void VmMap::Impl::forget_object(MapEntry* entry, MapEntry* carrier, Writer& writ
   entry->object = nullptr;
   entry->offset = PageIndex{0};
   entry->needs_copy = false;
+  entry->shared = false;
 }
 
 KernReturn VmMap::Impl::discard(VirtRange range) {
@@ -81,14 +84,17 @@ KernReturn VmMap::Impl::free_contents(VirtRange range) {
   return KernReturn::kSuccess;
 }
 
-// The page daemon sleeps for I/O, so it runs with the map unlocked; a reference keeps the object.
-KernReturn VmMap::Impl::deactivate(VirtRange range) NO_THREAD_SAFETY_ANALYSIS {
+/// Calls `work(object, entry's part of the range, its first page)` for each object in the range with the map
+/// unlocked (the work may sleep for I/O); a reference keeps the object. The map may change between calls;
+/// then so be it.
+template <class Work>
+void VmMap::Impl::for_each_object(VirtRange range, Work work) NO_THREAD_SAFETY_ANALYSIS {
   for (VirtAddr at = range.start; at < range.end;) {
     lock.lock_shared();
     MapEntry* const e = entries.first_ending_after(at);
     if (e == entries.header() || e->start >= range.end) {
       lock.unlock_shared();
-      break;
+      return;
     }
     const VirtRange part = overlap(*e, {at, range.end});
     VmObject* const object = e->wired_count == 0 ? e->object : nullptr;
@@ -97,10 +103,43 @@ KernReturn VmMap::Impl::deactivate(VirtRange range) NO_THREAD_SAFETY_ANALYSIS {
     lock.unlock_shared();
     at = part.end;
     if (object == nullptr) continue;
-    system.daemon().pageout_object(*object, first, to_pages(part.size()));
+    work(*object, part, first);
     objects().deallocate(object);
   }
+}
+
+KernReturn VmMap::Impl::deactivate(VirtRange range) {
+  for_each_object(range, [this](VmObject& object, VirtRange part, PageIndex first) {
+    system.daemon().pageout_object(object, first, to_pages(part.size()));
+  });
   return KernReturn::kSuccess;
+}
+
+// Brings in what was paged out, cluster by cluster, while frames are plenty: more would push out what is in
+// use.
+KernReturn VmMap::Impl::will_need(VirtRange range) {
+  constexpr unsigned kMaxFaults = 64;
+  unsigned faults = 0;
+  for_each_object(range, [&](VmObject& object, VirtRange part, PageIndex first) {
+    const PageIndex end = first + to_pages(part.size());
+    for (PageIndex index = first; faults < kMaxFaults && next_in_swap(object, &index, end);
+         ++index, ++faults) {
+      if (system.free_frames().free_count() <= 2 * system.free_target()) return;
+      if (vm_fault(self, part.start + to_bytes(index - first), Access::kRead) != FaultResult::kResolved)
+        return;
+    }
+  });
+  return KernReturn::kSuccess;
+}
+
+/// The first page at or after *index that the object has in its backing store and not in memory.
+bool VmMap::Impl::next_in_swap(VmObject& object, PageIndex* index, PageIndex end) {
+  ReadLock guard(object.lock);
+  for (PageIndex from = *index; system.swap().find_least(object.swap, from, index) && *index < end;
+       from = *index + PageCount{1}) {
+    if (object.pages.find(*index) == kNoFrame) return true;
+  }
+  return false;
 }
 
 KernReturn VmMap::Impl::advise(VirtRange range, Advice advice) {
@@ -110,8 +149,8 @@ KernReturn VmMap::Impl::advise(VirtRange range, Advice advice) {
     case Advice::kSequential:
     case Advice::kRandom:
       return set_advice(range, advice);
-    case Advice::kWillNeed:  // best effort; the hook for prefault: nothing is promised, nothing is done yet
-      return KernReturn::kSuccess;
+    case Advice::kWillNeed:
+      return will_need(range);
     case Advice::kDontNeed:
       return deactivate(range);
     case Advice::kFree:

@@ -9,9 +9,12 @@
 namespace enchilada {
 namespace {
 
+// Memory into which somebody goes on writing cannot be copied on write: wired writable memory, which must
+// stay where it is for the parent, and memory that other maps share, whose writes nobody else would fault on.
 bool copied_at_once(const MapEntry& entry) {
-  return entry.object != nullptr && entry.inherit == Inherit::kCopy && entry.wired_count != 0 &&
-         allows(entry.prot, Prot::kWrite);
+  if (entry.object == nullptr || entry.inherit != Inherit::kCopy) return false;
+  return (entry.wired_count != 0 && allows(entry.prot, Prot::kWrite)) ||
+         (entry.shared && entry.object->refs() > 1);
 }
 
 }  // namespace
@@ -26,11 +29,13 @@ bool VmMap::Impl::share_with_child(MapEntry* entry, MapEntry* copy) {
   objects().reference(*entry->object);
   copy->object = entry->object;
   copy->offset = entry->offset;
+  entry->shared = copy->shared = true;
   return true;
 }
 
 bool VmMap::Impl::copy_on_write_with_child(MapEntry* entry, MapEntry* copy) {
   if (entry->object == nullptr) return true;
+  entry->shared = false;  // no other map has it any more
   // A clipped entry of an object that only this map shows: its range becomes an object, so that the parts'
   // fates are separate. Where that fails sharing the whole object is right too, only less tidy. Both steps
   // also for an entry that awaits a copy already: since its sharers left, the object may count as mapped once
@@ -45,10 +50,9 @@ bool VmMap::Impl::copy_on_write_with_child(MapEntry* entry, MapEntry* copy) {
   return true;
 }
 
-// Wired writable memory must stay where it is for the parent, so the parent is not marked: it goes on writing
-// into the object, and the child's pages are copied at once (finish_fork), as FreeBSD does. The mark is
-// `raised`.
-bool VmMap::Impl::copy_wired_with_child(MapEntry* entry, MapEntry* copy) {
+// The parent (and whoever shares the object) is not marked and goes on writing into the object; the child's
+// pages are copied at once (finish_fork), as FreeBSD does for wired memory. The mark is `raised`.
+bool VmMap::Impl::copy_now_with_child(MapEntry* entry, MapEntry* copy) {
   CHECK(entry->object != nullptr);
   objects().clear_one_mapping(*entry->object);
   objects().reference(*entry->object);
@@ -59,7 +63,7 @@ bool VmMap::Impl::copy_wired_with_child(MapEntry* entry, MapEntry* copy) {
   return true;
 }
 
-bool VmMap::Impl::fork_entry(MapEntry* entry, Impl& child) NO_THREAD_SAFETY_ANALYSIS {
+bool VmMap::Impl::fork_entry(MapEntry* entry, bool at_once, Impl& child) NO_THREAD_SAFETY_ANALYSIS {
   if (entry->inherit == Inherit::kNone) return true;
   MapEntry* const copy = new_entry();  // of this map, whose lock is held, and which may have some in store
   if (copy == nullptr) return false;
@@ -73,7 +77,7 @@ bool VmMap::Impl::fork_entry(MapEntry* entry, Impl& child) NO_THREAD_SAFETY_ANAL
   bool done = true;
   if (entry->kind == EntryKind::kObject && entry->inherit != Inherit::kZero) {
     done = entry->inherit == Inherit::kShare ? share_with_child(entry, copy)
-           : copied_at_once(*entry)          ? copy_wired_with_child(entry, copy)
+           : at_once                         ? copy_now_with_child(entry, copy)
                                              : copy_on_write_with_child(entry, copy);
   }
   if (!done) {
@@ -89,10 +93,15 @@ bool VmMap::Impl::finish_fork() NO_THREAD_SAFETY_ANALYSIS {
   for (MapEntry* e = entries.first(); e != entries.header(); e = e->next) {
     if (!e->raised) continue;
     e->raised = false;
+    const Prot prot = e->prot;
+    e->prot = prot | Prot::kReadWrite;  // for the copying; nobody sees it
     for (VirtAddr at = e->start; at < e->end; at = at + ByteCount{kPageSize}) {
       if (vm_fault(self, at, Access::kWrite) != FaultResult::kResolved) return false;
     }
-    objects().collapse(*e->object);  // all is hidden now: let go of the object that the parent goes on writing to
+    e->prot = prot;
+    if (!allows(prot, Prot::kReadWrite)) pmap->protect(e->range(), pmap_prot(prot));
+    objects().collapse(
+        *e->object);  // all is hidden now: let go of the object that the parent goes on writing to
   }
   Writer writer(*this);
   simplify(bounds, writer);
@@ -110,9 +119,10 @@ std::unique_ptr<VmMap> VmMap::Impl::fork() NO_THREAD_SAFETY_ANALYSIS {
     RangeRuns no_write([this](VirtRange run) { pmap->protect(run, without(Prot::kAll, Prot::kWrite)); });
     RangeRuns inherited([&](VirtRange run) { child->impl_->pmap->copy_from(*pmap, run); });
     for (MapEntry* e = entries.first(); done && e != entries.header(); e = e->next) {
-      const bool copied = e->inherit == Inherit::kCopy && e->object != nullptr && !copied_at_once(*e);
+      const bool at_once = copied_at_once(*e);  // asked once: another map's exit may change the answer
+      const bool copied = e->inherit == Inherit::kCopy && e->object != nullptr && !at_once;
       const bool was_private = copied && !e->needs_copy && allows(e->prot, Prot::kWrite);
-      done = fork_entry(e, *child->impl_);
+      done = fork_entry(e, at_once, *child->impl_);
       if (was_private && e->needs_copy) no_write.add(e->range());
       if (done && (copied || (e->inherit == Inherit::kShare && e->object != nullptr)))
         inherited.add(e->range());

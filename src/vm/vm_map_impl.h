@@ -75,7 +75,11 @@ struct VmMap::Impl {
   KernReturn free_contents(VirtRange range);
   bool sole_user(const MapEntry& entry) REQUIRES(lock);
   void forget_object(MapEntry* entry, MapEntry* carrier, Writer& writer) REQUIRES(lock);
+  template <class Work>
+  void for_each_object(VirtRange range, Work work);
   KernReturn deactivate(VirtRange range);
+  KernReturn will_need(VirtRange range);
+  bool next_in_swap(VmObject& object, PageIndex* index, PageIndex end);
 
   // --- vm_map_wire.cc
   KernReturn wire(VirtRange range, WireKind kind);
@@ -103,10 +107,10 @@ struct VmMap::Impl {
 
   // --- vm_map_fork.cc
   std::unique_ptr<VmMap> fork();
-  bool fork_entry(MapEntry* entry, Impl& child) REQUIRES(lock);
+  bool fork_entry(MapEntry* entry, bool at_once, Impl& child) REQUIRES(lock);
   bool share_with_child(MapEntry* entry, MapEntry* copy) REQUIRES(lock);
   bool copy_on_write_with_child(MapEntry* entry, MapEntry* copy) REQUIRES(lock);
-  bool copy_wired_with_child(MapEntry* entry, MapEntry* copy) REQUIRES(lock);
+  bool copy_now_with_child(MapEntry* entry, MapEntry* copy) REQUIRES(lock);
   /// In the child, after the parent is unlocked: writes to every page that must not stay shared.
   [[nodiscard]] bool finish_fork();
 
