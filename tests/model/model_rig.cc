@@ -140,10 +140,10 @@ KernReturn ModelRig::map(Process& p, const VmMap::MapRequest& request, VirtAddr*
   VirtAddr got_address{0};
   const KernReturn expected = p.model->expect_map(request, &expected_address);
   const KernReturn got = p.map->map(request, &got_address);
-  note("map %llx + %llx placement %d kind %d prot %d inherit %d -> %d at %llx", hex(request.hint),
-       static_cast<unsigned long long>(request.length.value()), static_cast<int>(request.placement),
-       static_cast<int>(request.kind), static_cast<int>(request.prot), static_cast<int>(request.inherit),
-       code(got), hex(got_address));
+  note("%zu: map %llx + %llx placement %d kind %d prot %d inherit %d -> %d at %llx", number_of(p),
+       hex(request.hint), static_cast<unsigned long long>(request.length.value()),
+       static_cast<int>(request.placement), static_cast<int>(request.kind), static_cast<int>(request.prot),
+       static_cast<int>(request.inherit), code(got), hex(got_address));
   if (same("map", got, expected)) {
     if (got_address != expected_address) {
       fail("map: placed at %llx, expected %llx", hex(got_address), hex(expected_address));
@@ -158,10 +158,15 @@ KernReturn ModelRig::map(Process& p, const VmMap::MapRequest& request, VirtAddr*
   return got;
 }
 
+/// The process's place in the list, for the history.
+std::size_t ModelRig::number_of(const Process& p) const {
+  return static_cast<std::size_t>(&p - processes_.data());
+}
+
 KernReturn ModelRig::remove(Process& p, VirtRange range) {
   const KernReturn expected = p.model->check_range(range);
   const KernReturn got = p.map->remove(range);
-  note("remove %llx-%llx -> %d", hex(range.start), hex(range.end), code(got));
+  note("%zu: remove %llx-%llx -> %d", number_of(p), hex(range.start), hex(range.end), code(got));
   if (same("remove", got, expected)) {
     p.model->remove(range);
   } else {
@@ -174,7 +179,8 @@ KernReturn ModelRig::remove(Process& p, VirtRange range) {
 KernReturn ModelRig::protect(Process& p, VirtRange range, Prot prot) {
   const KernReturn expected = p.model->expect_protect(range, prot);
   const KernReturn got = p.map->protect(range, prot);
-  note("protect %llx-%llx %d -> %d", hex(range.start), hex(range.end), static_cast<int>(prot), code(got));
+  note("%zu: protect %llx-%llx %d -> %d", number_of(p), hex(range.start), hex(range.end),
+       static_cast<int>(prot), code(got));
   if (same("protect", got, expected)) p.model->protect(range, prot);
   // Wired memory that becomes writable is copied; where that cannot be done it is wired no more.
   if (config_.memory_may_end()) take_over_wiring(p);
@@ -185,7 +191,8 @@ KernReturn ModelRig::protect(Process& p, VirtRange range, Prot prot) {
 KernReturn ModelRig::inherit(Process& p, VirtRange range, Inherit how) {
   const KernReturn expected = p.model->check_range(range);
   const KernReturn got = p.map->inherit(range, how);
-  note("inherit %llx-%llx %d -> %d", hex(range.start), hex(range.end), static_cast<int>(how), code(got));
+  note("%zu: inherit %llx-%llx %d -> %d", number_of(p), hex(range.start), hex(range.end),
+       static_cast<int>(how), code(got));
   if (same("inherit", got, expected)) p.model->inherit(range, how);
   compare_attributes(p);
   return got;
@@ -194,7 +201,8 @@ KernReturn ModelRig::inherit(Process& p, VirtRange range, Inherit how) {
 KernReturn ModelRig::advise(Process& p, VirtRange range, Advice advice) {
   const KernReturn expected = p.model->expect_advise(range, advice);
   const KernReturn got = p.map->advise(range, advice);
-  note("advise %llx-%llx %d -> %d", hex(range.start), hex(range.end), static_cast<int>(advice), code(got));
+  note("%zu: advise %llx-%llx %d -> %d", number_of(p), hex(range.start), hex(range.end),
+       static_cast<int>(advice), code(got));
   if (same("advise", got, expected)) p.model->advise(range, advice);
   compare_attributes(p);
   return got;
@@ -203,7 +211,8 @@ KernReturn ModelRig::advise(Process& p, VirtRange range, Advice advice) {
 KernReturn ModelRig::wire(Process& p, VirtRange range, WireKind kind) {
   const KernReturn expected = p.model->expect_wire(range);
   const KernReturn got = p.map->wire(range, kind);
-  note("wire %llx-%llx %d -> %d", hex(range.start), hex(range.end), static_cast<int>(kind), code(got));
+  note("%zu: wire %llx-%llx %d -> %d", number_of(p), hex(range.start), hex(range.end), static_cast<int>(kind),
+       code(got));
   if (same("wire", got, expected)) p.model->wire(range, kind);
   compare_attributes(p);
   return got;
@@ -212,7 +221,8 @@ KernReturn ModelRig::wire(Process& p, VirtRange range, WireKind kind) {
 KernReturn ModelRig::unwire(Process& p, VirtRange range, WireKind kind) {
   const KernReturn expected = p.model->expect_unwire(range);
   const KernReturn got = p.map->unwire(range, kind);
-  note("unwire %llx-%llx %d -> %d", hex(range.start), hex(range.end), static_cast<int>(kind), code(got));
+  note("%zu: unwire %llx-%llx %d -> %d", number_of(p), hex(range.start), hex(range.end),
+       static_cast<int>(kind), code(got));
   // With a hole it unwires what is there, and says so.
   if (same("unwire", got, expected) || (got == expected && got == KernReturn::kInvalidAddress &&
                                         p.model->check_range(range) == KernReturn::kSuccess)) {
@@ -227,8 +237,8 @@ KernReturn ModelRig::unwire(Process& p, VirtRange range, WireKind kind) {
 KernReturn ModelRig::remap(Process& p, VirtRange from, VirtRange to, bool keep_source) {
   const KernReturn expected = p.model->expect_remap(from, to, keep_source);
   const KernReturn got = p.map->remap(from, to, keep_source);
-  note("remap %llx-%llx to %llx-%llx keep %d -> %d", hex(from.start), hex(from.end), hex(to.start),
-       hex(to.end), keep_source ? 1 : 0, code(got));
+  note("%zu: remap %llx-%llx to %llx-%llx keep %d -> %d", number_of(p), hex(from.start), hex(from.end),
+       hex(to.start), hex(to.end), keep_source ? 1 : 0, code(got));
   if (same("remap", got, expected)) {
     p.model->remap(from, to, keep_source);
   } else {
@@ -310,7 +320,7 @@ FaultResult ModelRig::load(Process& p, VirtAddr page, std::size_t word) {
   const FaultResult got = touch(p, page, Access::kRead, [&](std::byte* bytes) {
     for (std::size_t i = 0; i < kWords; ++i) std::memcpy(&seen.words[i], bytes + word_offset(i), 8);
   });
-  note("load %llx word %zu -> %d, %llx", hex(page), word, static_cast<int>(got),
+  note("%zu: load %llx word %zu -> %d, %llx", number_of(p), hex(page), word, static_cast<int>(got),
        static_cast<unsigned long long>(seen.words[word]));
   ModelPage* const expected = p.model->find(page);
   if (access_verdict("load", got, expected, Access::kRead)) {
@@ -350,8 +360,8 @@ FaultResult ModelRig::store(Process& p, VirtAddr page, std::size_t word, std::ui
     for (std::size_t i = 0; i < kWords; ++i) std::memcpy(&seen.words[i], bytes + word_offset(i), 8);
     std::memcpy(bytes + word_offset(word), &value, 8);
   });
-  note("store %llx word %zu = %llx -> %d", hex(page), word, static_cast<unsigned long long>(value),
-       static_cast<int>(got));
+  note("%zu: store %llx word %zu = %llx -> %d", number_of(p), hex(page), word,
+       static_cast<unsigned long long>(value), static_cast<int>(got));
   if (access_verdict("store", got, expected, Access::kWrite)) {
     compare_words("store", page, *expected->content, seen);
     expected->content->words[word] = value;

@@ -95,6 +95,7 @@ class ModelRig {
   void take_over_wiring(Process& p);
   void compare_page(const VmMap::EntryView& entry, std::uint64_t number, const ModelPage& page);
   bool access_verdict(const char* what, FaultResult got, const ModelPage* page, Access access);
+  [[nodiscard]] std::size_t number_of(const Process& p) const;
   FaultResult touch(Process& p, VirtAddr page, Access access, FunctionRef<void(std::byte*)> use);
   void compare_words(const char* what, VirtAddr page, Content& content, const Content& seen);
 
