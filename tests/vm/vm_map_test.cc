@@ -536,6 +536,21 @@ TEST_F(VmMapTest, DontNeedKeepsContents) {
   for (std::uint64_t p = 0; p < 8; ++p) EXPECT_EQ(load(p), p + 1);
 }
 
+TEST_F(VmMapTest, WillNeedBringsBackWhatWasPagedOut) {
+  must_map(pages(0, 32));
+  for (std::uint64_t p = 0; p < 32; ++p) store(p, p + 1);
+  ASSERT_EQ(map->advise(pages(0, 32), Advice::kDontNeed), KernReturn::kSuccess);
+  const auto resident = [&] {
+    std::uint64_t n = 0;
+    machine.system->objects().for_each([&](VmObject& o) { n += o.pages.count(); });
+    return n;
+  };
+  ASSERT_EQ(resident(), 0u);
+  ASSERT_EQ(map->advise(pages(8, 16), Advice::kWillNeed), KernReturn::kSuccess);
+  EXPECT_GE(resident(), 16u);
+  for (std::uint64_t p = 0; p < 32; ++p) EXPECT_EQ(load(p), p + 1);
+}
+
 TEST_F(VmMapTest, DiscardOfPrivateMemoryKeepsTheEntryWhole) {
   must_map(pages(0, 8));
   for (std::uint64_t p = 0; p < 8; ++p) store(p, p + 1);
