@@ -47,7 +47,7 @@ void check_mapping(VmSystem& system, const VmMap::EntryView& entry, const SoftMa
   if (page.queue() == PageQueue::kCache)
     report.add("%llx maps frame %u, which is on the cache queue", va, frame);
   if (entry.prot == Prot::kNone) report.add("%llx is mapped, but no access is allowed", va);
-  // (A mapping may still be wired when its page is no more: pmap.h has no call for that, and it is harmless.)
+  if (mapping.wired && !page.is_wired()) report.add("%llx: wired mapping of frame %u, not wired", va, frame);
   if (!mapping.writable) return;
   if (!allows(entry.prot, Prot::kWrite)) report.add("%llx is writable, its entry is not", va);
   if (entry.needs_copy) report.add("%llx is writable, but its entry awaits a copy", va);

@@ -48,6 +48,9 @@ class Pmap {
   /// Takes rights away: after it no mapping in the range allows more than `prot` (kNone removes).
   virtual void protect(VirtRange range, Prot prot) = 0;
 
+  /// Mappings in the range are wired no more: the law holds for them again. Nothing to do where it makes no difference.
+  virtual void unwire(VirtRange range) { (void)range; }
+
   /// Copies mappings read-only from `source` at the same addresses; may do nothing. Used at fork.
   virtual void copy_from(Pmap& source, VirtRange range) {
     (void)source;

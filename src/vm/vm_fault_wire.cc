@@ -103,6 +103,7 @@ KernReturn vm_fault_wire(VmMap& map, VirtRange range) {
 }
 
 void vm_fault_unwire(VmMap& map, VirtRange range) {
+  map.pmap().unwire(range);
   for (VirtAddr va = range.start; va < range.end; va = va + ByteCount{kPageSize}) {
     const Place place = place_of(map, va);
     if (place.object != nullptr) unwire_one(map.system(), place);

@@ -16,6 +16,9 @@ namespace enchilada::model {
 
 namespace {
 
+constexpr std::uint64_t kMostMaps = 6;
+constexpr std::uint64_t kWiredShare = 5;  // one frame in so many may be wired
+
 void choose_machine(Random& random, SoftEngineOptions& engine) {
   SoftMachineOptions& machine = engine.machine;
   const std::uint64_t frames = random.one_in(3) ? random.between(40, 80) : random.between(64, 256);
@@ -37,8 +40,9 @@ void choose_machine(Random& random, SoftEngineOptions& engine) {
     default:
       break;
   }
-  if (random.one_in(4)) pmap.pv_limit = random.between(40, 100);
-  pmap.table_pages = PageCount{random.one_in(4) ? random.between(12, 20) : 64};
+  // Scarce, but enough for all that is ever wired: what is wired can never be thrown away.
+  if (random.one_in(4)) pmap.pv_limit = frames / kWiredShare + random.between(8, 60);
+  pmap.table_pages = PageCount{random.one_in(4) ? 5 * kMostMaps + random.below(8) : 64};
 }
 
 void choose_swap(Random& random, RigConfig& config) {
@@ -77,12 +81,12 @@ RigConfig config_of(std::uint64_t seed) {
   config.seed = seed;
   config.engine.seed = seed + 1;
   config.map_pages = random.between(48, 320);
-  config.max_maps = random.between(1, 6);
+  config.max_maps = random.between(1, kMostMaps);
   config.engine.machine.arena_bytes = std::size_t{12} << 20;
   choose_machine(random, config.engine);
   choose_swap(random, config);
   choose_tunables(random, config.engine.tunables);
-  config.max_wired = config.engine.machine.memory.frames.value() / 5;
+  config.max_wired = config.engine.machine.memory.frames.value() / kWiredShare;
   config.least_frames = std::max<std::uint64_t>(32, config.engine.machine.memory.frames.value() / 2);
   config.sharing = !random.one_in(3);
   config.pins = !config.sharing && random.one_in(2);

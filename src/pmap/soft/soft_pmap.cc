@@ -58,6 +58,11 @@ void SoftPmap::protect(VirtRange range, Prot prot) {
   if (space_.remove_write(range) != 0) system_.shared().note(PmapEvent::kShootdown);
 }
 
+void SoftPmap::unwire(VirtRange range) {
+  WriteLock guard(space_.lock);
+  space_.unwire(range);
+}
+
 void SoftPmap::copy_from(Pmap& source, VirtRange range) NO_THREAD_SAFETY_ANALYSIS {
   // The law allows not to copy; a machine with one address per frame would only move the mapping away.
   if (system_.options().one_address) return;

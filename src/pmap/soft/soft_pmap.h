@@ -27,6 +27,7 @@ class SoftPmap final : public Pmap {
                   Wiring wiring) override;
   void remove(VirtRange range) override;
   void protect(VirtRange range, Prot prot) override;
+  void unwire(VirtRange range) override;
   /// Copies present mappings, read-only and unwired, while page-table memory lasts.
   void copy_from(Pmap& source, VirtRange range) override;
 

@@ -233,6 +233,15 @@ std::uint64_t SoftSpace::remove_write(VirtRange range) {
   return changed;
 }
 
+void SoftSpace::unwire(VirtRange range) {
+  for_each_leaf(range, [&](TableInfo& info, unsigned first, unsigned end) {
+    for (unsigned slot = first; slot < end && info.wired != 0; ++slot) {
+      Pte& pte = shared_.tables.entry(info.self, slot);
+      if ((pte.fetch_and(~x86::kWired, std::memory_order_relaxed) & x86::kWired) != 0) --info.wired;
+    }
+  });
+}
+
 void SoftSpace::empty_table(TableInfo& info) {
   for (unsigned slot = 0; slot < x86::kSlots && info.used != 0; ++slot) {
     Pte& pte = shared_.tables.entry(info.self, slot);

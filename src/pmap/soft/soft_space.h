@@ -68,6 +68,7 @@ class SoftSpace {
   /// Both return how many mappings changed.
   std::uint64_t remove(VirtRange range) REQUIRES(lock);
   std::uint64_t remove_write(VirtRange range) REQUIRES(lock);
+  void unwire(VirtRange range) REQUIRES(lock);
   /// Removes the mapping of one pv entry of this space; the caller holds its frame's pv lock.
   void remove_pv(PvEntry& pv) REQUIRES(lock);
   /// The same for write access.

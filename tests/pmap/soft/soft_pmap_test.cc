@@ -276,6 +276,19 @@ TEST(SoftPmap, EnteringAWiredMappingAgainKeepsItWired) {
   EXPECT_TRUE(read(*p, page(0)));
 }
 
+TEST(SoftPmap, UnwiredMappingsMayGoAgain) {
+  Soft s;
+  auto p = s.pmap();
+  for (std::uint64_t i = 0; i < 4; ++i) enter(*p, page(i), frame(i), Prot::kReadWrite, Wiring::kWired);
+  p->unwire(pages(1, 3));
+  EXPECT_EQ(s.system.find_error(), nullptr);
+  p->drop_if([](const SoftMapping&) { return true; });
+  EXPECT_TRUE(read(*p, page(0)));
+  EXPECT_FALSE(read(*p, page(1)));
+  EXPECT_FALSE(read(*p, page(2)));
+  EXPECT_TRUE(read(*p, page(3)));
+}
+
 TEST(SoftPmap, PrefaultThrowsNothingAway) {
   SoftPmapOptions options;
   options.table_pages = PageCount{4};
