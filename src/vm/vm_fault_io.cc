@@ -128,7 +128,6 @@ bool FaultState::read_pages() {
   Pager& pager = system_.swap();
   if (!did_io_) count(c.io_faults);
   did_io_ = true;
-  count(c.swapin);
   PagerReturn verdict = pager.get_pages(io_.object->swap, io_.first, io_.all());
   if (verdict != PagerReturn::kOk && io_.count > 1) {
     discard_from_io(io_.pos + 1, io_.count);
@@ -140,10 +139,7 @@ bool FaultState::read_pages() {
     verdict = pager.get_pages(io_.object->swap, io_.first, io_.all());
   }
   finish_page_in(verdict == PagerReturn::kOk);
-  if (verdict == PagerReturn::kOk || verdict == PagerReturn::kFail)
-    return true;  // kFail: gone meanwhile, look again
-  count(c.io_errors);
-  return false;
+  return verdict == PagerReturn::kOk || verdict == PagerReturn::kFail;  // kFail: gone meanwhile, look again
 }
 
 void FaultState::finish_page_in(bool good) {
@@ -154,7 +150,6 @@ void FaultState::finish_page_in(bool good) {
     object.end_paging();
     return;
   }
-  count(c.swappgsin, io_.count);
   count(c.readahead_pages, io_.count - 1);
   for (std::size_t i = 0; i < io_.count; ++i) {
     Page& page = system_.page(io_.frames[i]);

@@ -1,6 +1,8 @@
 // PageDaemon, laundering: dirty pages go to the backing store in clusters of neighbours (freebsd-vm.md §1.6,
 // §1.9). Invariants: pages being written are busy, unmapped and on no queue; no lock is held during the
 // write; a page whose write fails stays dirty and in its object.
+#include <algorithm>
+
 #include "vm/vm_object.h"
 #include "vm/vm_pageout_run.h"
 #include "vm/vm_pagequeue.h"
@@ -8,9 +10,9 @@
 
 namespace enchilada {
 
-/// Takes the page at `index` for the cluster if it is one that waits to be cleaned. The object is locked.
-bool PageDaemon::join(Cluster& cluster, PageIndex index, FrameNumber* frame) {
-  *frame = cluster.object->pages.find(index);
+/// Takes the page at `index` for the batch if it is one that waits to be cleaned. The object is locked.
+bool PageDaemon::join(const VmObject& object, PageIndex index, FrameNumber* frame) {
+  *frame = object.pages.find(index);
   if (*frame == kNoFrame) return false;
   Page& page = system_.page(*frame);
   const auto waits = [&] {
@@ -25,122 +27,121 @@ bool PageDaemon::join(Cluster& cluster, PageIndex index, FrameNumber* frame) {
   return true;
 }
 
-/// The head (busy, on no queue) and its neighbours: back to an aligned boundary, then forward.
-void PageDaemon::gather(Cluster& cluster, FrameNumber head) {
+/// Adds the head (busy, on no queue) and its neighbours: back to an aligned boundary, then forward.
+void PageDaemon::gather(Batch& batch, FrameNumber head) {
   Page& page = system_.page(head);
-  cluster.object = page.object;
-  const std::uint64_t most = system_.tunables().pageout_cluster.value();
-  const std::uint64_t boundary = page.pindex.value() - page.pindex.value() % most;
+  VmObject& object = *page.object;
+  const std::uint64_t cluster = system_.tunables().pageout_cluster.value();
+  const std::uint64_t boundary = page.pindex.value() - page.pindex.value() % cluster;
+  const std::size_t room = std::min<std::size_t>(cluster, batch.frames.size() - batch.n);
   std::array<FrameNumber, 64> before;
   std::size_t b = 0;
-  ReadLock guard(cluster.object->lock);
-  for (std::uint64_t i = page.pindex.value(); i > boundary; --i) {
-    if (!join(cluster, PageIndex{i - 1}, &before[b])) break;
+  ReadLock guard(object.lock);
+  for (std::uint64_t i = page.pindex.value(); i > boundary && b + 1 < room; --i) {
+    if (!join(object, PageIndex{i - 1}, &before[b])) break;
     ++b;
   }
-  cluster.first = PageIndex{page.pindex.value() - b};
-  for (std::size_t i = 0; i < b; ++i) cluster.frames[i] = before[b - 1 - i];
-  cluster.frames[b] = head;
-  cluster.n = b + 1;
-  while (cluster.n < most) {
-    if (!join(cluster, cluster.first + PageCount{cluster.n}, &cluster.frames[cluster.n])) break;
-    ++cluster.n;
+  const std::size_t begin = batch.n;
+  for (std::size_t i = 0; i < b; ++i) batch.frames[batch.n++] = before[b - 1 - i];
+  batch.frames[batch.n++] = head;
+  const PageIndex first{page.pindex.value() - b};
+  for (std::size_t i = b + 1; i < room; ++i) {
+    if (!join(object, first + PageCount{i}, &batch.frames[batch.n])) break;
+    ++batch.n;
   }
-  system_.queues().move({cluster.frames.data(), cluster.n}, PageQueue::kNone);
-  cluster.object->begin_paging();  // shared lock: enough, it keeps terminate() from looking at pip meanwhile
+  system_.queues().move({batch.frames.data() + begin, batch.n - begin}, PageQueue::kNone);
+  hold(batch, object);
 }
 
+/// Keeps an object of the batch alive. Its lock, even shared, keeps terminate() from looking at pip
+/// meanwhile.
+void PageDaemon::hold(Batch& batch, VmObject& object) {
+  object.begin_paging();
+  batch.objects[batch.objects_n++] = &object;
+}
+
+void PageDaemon::let_go(Batch& batch) {
+  for (std::size_t i = 0; i < batch.objects_n; ++i) batch.objects[i]->end_paging();
+  batch.n = batch.objects_n = 0;
+}
+
+/// One write's worth of laundry: clusters of neighbours around its oldest pages, from any objects.
 void PageDaemon::launder(Run& run) {
-  FrameNumber head;
-  if (system_.queues().take(PageQueue::kLaundry, {&head, 1}, &run.busy) == 0) return;
-  ++run.looked;
-  Page& page = system_.page(head);
-  if (page.take_referenced()) {
-    reactivate(head, 1);
-    return;
+  Batch batch;
+  while (batch.n < batch.frames.size() && (batch.n == 0 || run.gained + batch.n < run.goal)) {
+    FrameNumber head;
+    if (system_.queues().take(PageQueue::kLaundry, {&head, 1}, &run.busy) == 0) break;
+    ++run.looked;
+    if (system_.page(head).take_referenced()) {
+      reactivate(head, 1);
+      continue;
+    }
+    const std::size_t before = batch.n;
+    gather(batch, head);
+    run.looked += batch.n - before - 1;
   }
-  Cluster cluster;
-  gather(cluster, head);
-  run.looked += cluster.n - 1;
-  VmObject* const object = cluster.object;
-  write(cluster, run);
-  object->end_paging();
+  write(batch, run);
+  let_go(batch);
 }
 
-/// Unmaps the cluster and writes what the machine lets go, in runs of consecutive pages.
-void PageDaemon::write(Cluster& cluster, Run& run) {
-  std::array<FrameNumber, 64> left = cluster.frames;
-  const std::size_t n = unmap(left, cluster.n);  // takes refused ones out, keeps the order
-  for (std::size_t i = 0; i < n;) {
-    const PageIndex first = system_.page(left[i]).pindex;
-    std::size_t k = 1;
-    const bool dirty = system_.page(left[i]).is_dirty();
-    const auto goes_on = [&](std::size_t j) {
-      const Page& page = system_.page(left[j]);
-      return page.pindex == first + PageCount{j - i} && page.is_dirty() == dirty;
-    };
-    while (i + k < n && goes_on(i + k)) ++k;
-    write_run(*cluster.object, first, {left.data() + i, k}, run);
-    i += k;
+/// Unmaps the batch and hands what is dirty to the pager in one call; clean pages are dropped.
+void PageDaemon::write(Batch& batch, Run& run) {
+  std::array<FrameNumber, 64> left = batch.frames;
+  const std::size_t n = unmap(left, batch.n);  // takes refused ones out, keeps the order
+  std::array<FrameNumber, 64> clean;
+  std::array<PutRequest, 64> dirty;
+  std::size_t clean_n = 0;
+  std::size_t dirty_n = 0;
+  for (const FrameNumber frame : std::span(left).first(n)) {
+    const Page& page = system_.page(frame);
+    if (page.is_dirty()) {
+      dirty[dirty_n++] = {&page.object->swap, page.pindex, frame};
+    } else {
+      clean[clean_n++] = frame;
+    }
   }
-}
-
-void PageDaemon::write_run(VmObject& object, PageIndex first, std::span<const FrameNumber> frames, Run& run) {
-  std::array<PagerReturn, 64> verdicts;
-  verdicts.fill(PagerReturn::kClean);
-  if (system_.page(frames[0]).is_dirty()) {  // and so are the others
-    lock_order::assert_none_held();
-    system_.swap().put_pages(object.swap, first, frames, {verdicts.data(), frames.size()});
-    count(system_.counters().swapout);
-  }
-  settle(object, frames, {verdicts.data(), frames.size()}, run);
+  drop_clean({clean.data(), clean_n}, run);
+  if (dirty_n == 0) return;
+  lock_order::assert_none_held();
+  system_.swap().put({dirty.data(), dirty_n});
+  settle({dirty.data(), dirty_n}, run);
 }
 
 /// What the pager said: clean pages are freed or cached, the others stay dirty and come round again much
 /// later.
-void PageDaemon::settle(VmObject& object, std::span<const FrameNumber> frames,
-                        std::span<const PagerReturn> verdicts, Run& run) {
-  VmCounters& c = system_.counters();
+void PageDaemon::settle(std::span<const PutRequest> written, Run& run) {
   std::array<FrameNumber, 64> clean;
   std::size_t clean_n = 0;
-  for (std::size_t i = 0; i < frames.size(); ++i) {
-    Page& page = system_.page(frames[i]);
-    switch (verdicts[i]) {
+  for (const PutRequest& request : written) {
+    Page& page = system_.page(request.frame);
+    switch (request.verdict) {
       case PagerReturn::kOk:
       case PagerReturn::kClean:
-        if (page.is_dirty()) {
-          count(verdicts[i] == PagerReturn::kOk ? c.swappgsout : c.swap_clean);
-          count(c.laundered);
-        }
+        count(system_.counters().laundered);
         page.set_dirty(false);
-        clean[clean_n++] = frames[i];
+        clean[clean_n++] = request.frame;
         continue;
       case PagerReturn::kFail:
         // No space. The old copy, if any, is of no use while the page is in memory: its block may help the
         // next one.
-        system_.swap().forget(object.swap, page.pindex, PageCount{1});
+        system_.swap().forget(*request.handle, page.pindex, PageCount{1});
         break;
       case PagerReturn::kError:
       case PagerReturn::kBad:
-        count(c.io_errors);
         break;
     }
-    page.set_dirty(true);
     page.set_act_count(kActInit);
-    system_.queues().move(frames[i], PageQueue::kActive);
+    system_.queues().move(request.frame, PageQueue::kActive);
     page.unbusy();
   }
   drop_clean({clean.data(), clean_n}, run);
 }
 
-/// Takes up to a cluster of consecutive pages from `at` on, whatever queue they are on; `at` moves past them.
-void PageDaemon::gather_any(Cluster& cluster, VmObject& object, PageIndex* at, PageIndex end) {
-  cluster.object = &object;
-  cluster.n = 0;
+/// Takes up to a batch of pages from `at` on, whatever queue they are on; `at` moves past them.
+void PageDaemon::gather_any(Batch& batch, VmObject& object, PageIndex* at, PageIndex end) {
   VmRadix::Item item;
   ReadLock guard(object.lock);
-  while (cluster.n < cluster.frames.size() && object.pages.find_least(*at, &item) && item.index < end) {
-    if (cluster.n > 0 && item.index != *at) break;
+  while (batch.n < batch.frames.size() && object.pages.find_least(*at, &item) && item.index < end) {
     *at = item.index + PageCount{1};
     Page& page = system_.page(item.frame);
     if (!page.try_busy()) continue;
@@ -149,37 +150,36 @@ void PageDaemon::gather_any(Cluster& cluster, VmObject& object, PageIndex* at, P
       continue;
     }
     (void)page.take_referenced();
-    if (cluster.n == 0) cluster.first = item.index;
-    cluster.frames[cluster.n++] = item.frame;
+    batch.frames[batch.n++] = item.frame;
   }
-  if (cluster.n == 0) *at = end;
-  system_.queues().move({cluster.frames.data(), cluster.n}, PageQueue::kNone);
-  object.begin_paging();
+  if (batch.n < batch.frames.size()) *at = end;
+  system_.queues().move({batch.frames.data(), batch.n}, PageQueue::kNone);
+  hold(batch, object);
 }
 
 void PageDaemon::pageout_object(VmObject& object, PageIndex first, PageCount n) {
   MutexLock guard(run_lock_);
   Run run;
   run.goal = n.value();
-  Cluster cluster;
+  Batch batch;
   for (PageIndex at = first, end = first + n; at < end;) {
-    gather_any(cluster, object, &at, end);
-    write(cluster, run);
-    object.end_paging();
+    gather_any(batch, object, &at, end);
+    write(batch, run);
+    let_go(batch);
   }
 }
 
 void PageDaemon::deactivate_object(VmObject& object, PageIndex first, PageCount n) {
-  Cluster cluster;
+  Batch batch;
   for (PageIndex at = first, end = first + n; at < end;) {
-    gather_any(cluster, object, &at, end);
-    std::array<FrameNumber, 64> left = cluster.frames;
-    const std::size_t m = unmap(left, cluster.n);
+    gather_any(batch, object, &at, end);
+    std::array<FrameNumber, 64> left = batch.frames;
+    const std::size_t m = unmap(left, batch.n);
     for (std::size_t i = 0; i < m; ++i) system_.page(left[i]).set_act_count(0);
     system_.queues().move({left.data(), m}, PageQueue::kInactive);
     for (std::size_t i = 0; i < m; ++i) system_.page(left[i]).unbusy();
     count(system_.counters().deactivated, m);
-    object.end_paging();
+    let_go(batch);
   }
 }
 

@@ -43,26 +43,41 @@ void PageDaemon::run_until(Run& run) {
     const bool patient = run.gained == 0 || run.exhaustive;
     if (run.looked > (patient ? run.last_resort : kBudget)) break;
   }
+  if (waiting() >= waiting_target() && pressure_ > 0) --pressure_;
   count(system_.counters().pdpages, run.looked);
   count(system_.counters().pdrefused, run.busy);
 }
 
-/// One unit of work; false when there is nothing left to look at.
+/// Pages that wait between active and free, where a fault can still bring them back.
+std::uint64_t PageDaemon::waiting() const {
+  const PageQueues& q = system_.queues();
+  return q.length(PageQueue::kInactive) + q.length(PageQueue::kLaundry) + q.length(PageQueue::kCache);
+}
+
+/// About a third of the pages while memory is short (FreeBSD: inactive_target at most free / 3): what leaves
+/// active has the time that it takes to replace a third of memory to prove that it is used.
+std::uint64_t PageDaemon::waiting_target() const {
+  return (system_.queues().length(PageQueue::kActive) + waiting()) / 3;
+}
+
+/// One unit of work; false when there is nothing left to look at. The active queue is scanned first, so that
+/// pages do not go straight through inactive; what a run spends on it is bounded by what it wants to gain.
 bool PageDaemon::step(Run& run) {
   PageQueues& q = system_.queues();
   const std::uint64_t looked = run.looked;
   const std::uint64_t busy = run.busy;
-  if (q.length(PageQueue::kLimbo) > 0) free_limbo(run);
-  if (q.length(PageQueue::kCache) > 0) {
-    free_cache(run);
-    if (run.gained >= run.goal) return true;
+  const std::uint64_t active_budget = std::max<std::uint64_t>(2 * run.goal, 2 * kBatch);
+  while (waiting() < waiting_target() && run.active_looked < active_budget) {
+    const std::uint64_t before = run.active_looked;
+    scan_active_step(run);
+    if (run.active_looked == before) break;
   }
+  if (run.gained == 0 || run.exhaustive) run.active_looked = 0;  // the next step may scan again
+  if (q.length(PageQueue::kLimbo) > 0) free_limbo(run);
+  if (q.length(PageQueue::kCache) > 0) free_cache(run);
+  if (run.gained >= run.goal) return true;
   if (q.length(PageQueue::kInactive) > 0) scan_inactive(run);
   if (run.gained < run.goal && q.length(PageQueue::kLaundry) > 0) launder(run);
-  const std::uint64_t idle =
-      q.length(PageQueue::kInactive) + q.length(PageQueue::kLaundry) + q.length(PageQueue::kCache);
-  // About a third of the pages waits on inactive while memory is short (FreeBSD: inactive_target = free / 3).
-  if (idle * 2 < q.length(PageQueue::kActive)) scan_active_step(run);
   return run.looked != looked || run.busy != busy;
 }
 

@@ -11,7 +11,7 @@
 // Use without reference bits (a machine like the host): the active scan ages by time alone. A page whose use
 // count has run out is *withdrawn*, that is unmapped together with its neighbours, and waits on inactive; a
 // fault that finds it there proves use. Aging is accelerated under pressure: a page is a victim when its
-// count is at most pressure(), which rises while scans find too few victims and falls when they find plenty,
+// count is at most pressure(), which rises while scans find too few victims and falls when enough pages wait,
 // so that a scan does bounded work also when all pages have high counts (the order among them still counts).
 //
 // Invariants: page-out allocates nothing; no lock is held during I/O; pages in I/O are busy, unmapped and on
@@ -29,13 +29,14 @@ namespace enchilada {
 
 class PageDaemon {
  public:
-  static constexpr std::size_t kBatch = 32;   // pages of one scan step
-  static constexpr std::uint64_t kGoal = 64;  // frames that one run tries to gain at most
-  static constexpr std::uint64_t kBudget =
-      128;  // pages that a run looks at at most once it has gained anything
-
-  static constexpr std::uint64_t kRuthlessAfter =
-      512;  // fruitless looks after which used pages are victims, too
+  /// Pages of one scan step.
+  static constexpr std::size_t kBatch = 32;
+  /// Frames that one run tries to gain at most.
+  static constexpr std::uint64_t kGoal = 64;
+  /// Pages that a run looks at at most once it has gained anything.
+  static constexpr std::uint64_t kBudget = 256;
+  /// Fruitless looks after which also pages that were just used are victims.
+  static constexpr std::uint64_t kRuthlessAfter = 512;
 
   explicit PageDaemon(VmSystem& system);
 
@@ -67,9 +68,11 @@ class PageDaemon {
 
  private:
   struct Run;
-  struct Cluster;
+  struct Batch;
   void run_until(Run& run);
   bool step(Run& run);
+  [[nodiscard]] std::uint64_t waiting() const;
+  [[nodiscard]] std::uint64_t waiting_target() const;
   void free_cache(Run& run);
   void free_limbo(Run& run);
   void scan_inactive(Run& run);
@@ -82,14 +85,14 @@ class PageDaemon {
   void reactivate(FrameNumber frame, unsigned refs);
   std::size_t unmap(std::span<FrameNumber> frames, std::size_t n);
   void drop_clean(std::span<const FrameNumber> frames, Run& run);
-  void gather(Cluster& cluster, FrameNumber head);
-  bool join(Cluster& cluster, PageIndex index, FrameNumber* frame);
-  void write(Cluster& cluster, Run& run);
-  void write_run(VmObject& object, PageIndex first, std::span<const FrameNumber> frames, Run& run);
-  void settle(VmObject& object, std::span<const FrameNumber> frames, std::span<const PagerReturn> verdicts,
-              Run& run);
+  void gather(Batch& batch, FrameNumber head);
+  void gather_any(Batch& batch, VmObject& object, PageIndex* at, PageIndex end);
+  bool join(const VmObject& object, PageIndex index, FrameNumber* frame);
+  void hold(Batch& batch, VmObject& object);
+  void let_go(Batch& batch);
+  void write(Batch& batch, Run& run);
+  void settle(std::span<const PutRequest> written, Run& run);
   void forget_copies(std::span<const FrameNumber> frames);
-  void gather_any(Cluster& cluster, VmObject& object, PageIndex* at, PageIndex end);
 
   VmSystem& system_;
   Mutex run_lock_;

@@ -107,8 +107,8 @@ void PageDaemon::scan_inactive(Run& run) {
   drop_clean({clean.data(), clean_n}, run);
 }
 
-/// Ages a batch (busy, on no queue). Idle ones at or below the pressure become victims (when ruthless, used ones
-/// too); the others go back to the tail.
+/// Ages a batch (busy, on no queue). Idle ones at or below the pressure become victims (when ruthless, used
+/// ones too); the others go back to the tail.
 std::size_t PageDaemon::age_batch(std::span<FrameNumber> batch, bool ruthless,
                                   std::span<FrameNumber> victims) {
   std::size_t n = 0;
@@ -170,7 +170,6 @@ std::size_t PageDaemon::withdraw(std::span<FrameNumber> victims, std::size_t n) 
   }
   system_.queues().move(victims.first(n), PageQueue::kInactive);
   for (std::size_t i = 0; i < n; ++i) {
-    system_.page(victims[i]).set_act_count(0);
     system_.page(victims[i]).unbusy();
   }
   count(system_.counters().deactivated, n);
@@ -197,12 +196,12 @@ void PageDaemon::scan_active_step(Run& run) {
   std::array<FrameNumber, 64> victims;
   const std::size_t n = system_.queues().take(PageQueue::kActive, batch, &run.busy);
   run.looked += n;
+  run.active_looked += n;
   // Every page was used since the last shortage, perhaps long ago: do not sweep all of memory for one frame.
   const bool ruthless = run.gained == 0 && run.looked > kRuthlessAfter;
   const std::size_t found = age_batch({batch.data(), n}, ruthless, victims);
   withdraw(victims, found);
   if (found * 4 < n && pressure_ < kActMax) ++pressure_;
-  if (found * 2 > n && pressure_ > 0) --pressure_;
 }
 
 }  // namespace enchilada

@@ -47,10 +47,7 @@ struct FakeOptions {
 class FakeMemory final : public PhysicalMemory {
  public:
   explicit FakeMemory(const FakeOptions& o)
-      : limit_(o.limit),
-        budget_(o.budget),
-        granted_(o.limit),
-        bytes_(o.limit * kPageSize, std::byte{0xdb}) {}
+      : limit_(o.limit), budget_(o.budget), granted_(o.limit), bytes_(o.limit * kPageSize, std::byte{0xdb}) {}
   PageCount frame_limit() const override { return PageCount{limit_}; }
   PageCount grow(PageCount wanted, FunctionRef<void(FrameRun)> sink) override {
     InFake in;
@@ -292,17 +289,23 @@ class FakePager final : public Pager {
       EXPECT_TRUE(system == nullptr || system->page(frames[i]).is_exclusive());
       std::memcpy(memory_.at(frames[i]), pages->at(first.value() + i).data(), kPageSize);
     }
+    if (counters != nullptr) {
+      count(counters->swapin);
+      count(counters->swappgsin, frames.size());
+    }
     return PagerReturn::kOk;
   }
-  void put_pages(PagerHandle& handle, PageIndex first, std::span<const FrameNumber> frames,
-                 std::span<PagerReturn> verdicts) override {
+  void put(std::span<PutRequest> requests) override {
     InFake in;
     std::lock_guard guard(mutex_);
     ++puts;
-    for (std::size_t i = 0; i < frames.size(); ++i) {
-      EXPECT_TRUE(system == nullptr || system->page(frames[i]).is_exclusive());
-      verdicts[i] = put(handle, first.value() + i, memory_.at(frames[i]));
+    for (PutRequest& request : requests) {
+      EXPECT_TRUE(system == nullptr || system->page(request.frame).is_exclusive());
+      request.verdict = put_one(*request.handle, request.index.value(), memory_.at(request.frame));
+      if (counters != nullptr && request.verdict == PagerReturn::kOk) count(counters->swappgsout);
+      if (counters != nullptr && request.verdict == PagerReturn::kClean) count(counters->swap_clean);
     }
+    if (counters != nullptr) count(counters->swapout);
   }
   void forget(PagerHandle& handle, PageIndex first, PageCount n) override {
     InFake in;
@@ -368,6 +371,7 @@ class FakePager final : public Pager {
 
   std::atomic<std::uint64_t> capacity;
   std::atomic<std::uint64_t> used{0};
+  VmCounters* counters = nullptr;  // a pager counts its own operations
   std::atomic<std::uint64_t> gets{0};
   std::atomic<std::uint64_t> puts{0};
   std::atomic<std::uint64_t> fail_writes{0};  // the next n pages written fail with kError
@@ -391,9 +395,10 @@ class FakePager final : public Pager {
     if (handle.root == nullptr) handle.root = reinterpret_cast<void*>(++last_id_);
     return stores_[id(handle)];
   }
-  PagerReturn put(PagerHandle& handle, std::uint64_t index, const std::byte* bytes) {
+  PagerReturn put_one(PagerHandle& handle, std::uint64_t index, const std::byte* bytes) {
     if (fail_writes > 0) {
       --fail_writes;
+      if (counters != nullptr) count(counters->io_errors);
       return PagerReturn::kError;
     }
     auto& pages = make(handle);
@@ -430,6 +435,7 @@ class FakeMachine {
     system = VmSystem::create({memory, pmaps, pager, clock, counters, *arena, o.tunables});
     EXPECT_NE(system, nullptr);
     pmaps.system = pager.system = system.get();
+    pager.counters = &counters;
   }
   ~FakeMachine() { system->validate(); }
 
