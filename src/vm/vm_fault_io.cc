@@ -19,7 +19,9 @@ namespace enchilada {
 namespace {
 constexpr std::uint32_t kMissesToShrink = 8;
 constexpr std::uint32_t kReadsToProbe = 32;
-constexpr unsigned kMaxReads = 4;
+// Of one fault: what was read is evicted again before it can be used. Not an I/O error, but too little
+// memory; with other threads competing for it a few rounds are no proof of that.
+constexpr unsigned kMaxReads = 64;
 }  // namespace
 
 /// A page-in that continues nothing: adapts random_window to how earlier ones fared.
@@ -61,7 +63,7 @@ void FaultState::read_limits(VmObject& object, PageIndex index, std::uint64_t* b
 /// puts them into the object, busy, and lets go of all locks.
 FaultState::Step FaultState::start_page_in(VmObject& object, PageIndex index) {
   if (!system_.swap().has_page(object.swap, index, PageCount{0}, PageCount{0}).present) return Step::kNext;
-  if (++reads_ > kMaxReads) return leave_objects(object, fail(FaultResult::kIoError));
+  if (++reads_ > kMaxReads) return leave_objects(object, fail(FaultResult::kNoMemory));
   std::uint64_t before = 0;
   std::uint64_t after = 0;
   read_limits(object, index, &before, &after);
