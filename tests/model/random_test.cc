@@ -6,6 +6,8 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <map>
+#include <string>
 
 #include "base/check.h"
 #include "random_run.h"
@@ -23,6 +25,22 @@ void report_running() {
                running->history().c_str());
 }
 
+/// What all seeds together have made the engine do.
+std::map<std::string, std::uint64_t> totals;
+
+void add_counters(ModelRig& rig) {
+  const VmCounters& counters = rig.engine().machine().counters();
+  for (std::size_t i = 0; i < kCounterInfoCount; ++i) {
+    if (!kCounterInfo[i].level) totals[kCounterInfo[i].name] += (counters.*kCounterInfo[i].field).load();
+  }
+  const SwapPagerStats& swap = rig.engine().pager().stats();
+  totals["swap zero_puts"] += swap.zero_puts.load();
+  totals["swap fingerprint_bad"] += swap.fingerprint_bad.load();
+  totals["swap no_space"] += swap.no_space.load();
+  totals["swap write_errors"] += swap.write_errors.load();
+  totals["swap read_errors"] += swap.read_errors.load();
+}
+
 void run_seed(std::uint64_t seed) {
   RigConfig config = config_of(seed);
   if (std::getenv("ENCHILADA_SEED") != nullptr) config.validate_every = 1;  // looks, and changes nothing
@@ -30,6 +48,7 @@ void run_seed(std::uint64_t seed) {
   running = &rig;
   RandomRun(rig, seed).run(300);
   running = nullptr;
+  add_counters(rig);
   if (rig.ok()) return;
   ADD_FAILURE() << rig.failure() << "\nreplay with ENCHILADA_SEED=" << seed << " (" << describe(rig.config())
                 << "), after\n"
@@ -43,6 +62,13 @@ TEST(Model, RandomSequences) {
   const std::uint64_t first = first_seed();
   for (std::uint64_t seed = first; seed < first + seeds && !HasFailure(); ++seed) run_seed(seed);
   set_check_hook(nullptr);
+  // A test that no longer reaches some mechanism is worth little: say so.
+  for (const auto& [name, total] : totals) {
+    std::printf("  %-22s %12llu\n", name.c_str(), static_cast<unsigned long long>(total));
+    if (seeds >= 1000 && name != "intrans") {  // (which takes a second thread)
+      EXPECT_NE(total, 0u) << name << " never happened";
+    }
+  }
 }
 
 }  // namespace
