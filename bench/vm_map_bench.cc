@@ -51,9 +51,8 @@ class NoMachine final : public PmapSystem, public PhysicalMemory, public Pager, 
   PagerReturn get_pages(PagerHandle&, PageIndex, std::span<const FrameNumber>) override {
     return PagerReturn::kFail;
   }
-  void put_pages(PagerHandle&, PageIndex, std::span<const FrameNumber>,
-                 std::span<PagerReturn> verdicts) override {
-    std::fill(verdicts.begin(), verdicts.end(), PagerReturn::kFail);
+  void put(std::span<PutRequest> requests) override {
+    for (PutRequest& r : requests) r.verdict = PagerReturn::kFail;
   }
   void forget(PagerHandle&, PageIndex, PageCount) override {}
   void forget_all(PagerHandle&) override {}

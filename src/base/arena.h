@@ -19,13 +19,20 @@ namespace enchilada {
 
 class Arena {
  public:
-  /// `memory` must be zero, aligned to 64, and outlive the arena and everything made from it.
-  Arena(std::byte* memory, std::size_t size) : base_(memory), size_(size) {}
+  /// `memory` must be zero, aligned to 64, and outlive the arena and everything made from it. `parent`: the arena
+  /// that the memory was reserved from, which counts what is touched here too.
+  Arena(std::byte* memory, std::size_t size, Arena* parent = nullptr) : base_(memory), size_(size), parent_(parent) {}
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
 
   /// Zeroed memory, aligned to 64 bytes, never freed; nullptr when the arena is used up. Thread-safe.
   [[nodiscard]] void* allocate(std::size_t bytes) noexcept {
+    void* p = reserve(bytes);
+    if (p != nullptr) note_touched(bytes);
+    return p;
+  }
+  /// The same, for memory that will be touched bit by bit: the user says when (note_touched).
+  [[nodiscard]] void* reserve(std::size_t bytes) noexcept {
     const std::size_t rounded = (bytes + 63) & ~std::size_t{63};
     std::size_t at = used_.load(std::memory_order_relaxed);
     do {
@@ -33,18 +40,26 @@ class Arena {
     } while (!used_.compare_exchange_weak(at, at + rounded, std::memory_order_relaxed));
     return base_ + at;
   }
+  void note_touched(std::size_t bytes) noexcept {
+    touched_.fetch_add(bytes, std::memory_order_relaxed);
+    if (parent_ != nullptr) parent_->note_touched(bytes);
+  }
   template <class T>
   [[nodiscard]] T* allocate_array(std::size_t n) noexcept {
     return static_cast<T*>(allocate(n * sizeof(T)));
   }
-  /// Bytes handed out so far: what the VM system itself uses.
+  /// Address space handed out so far.
   [[nodiscard]] std::size_t used() const noexcept { return used_.load(std::memory_order_relaxed); }
+  /// Bytes that are really in use: what the VM system itself costs.
+  [[nodiscard]] std::size_t touched() const noexcept { return touched_.load(std::memory_order_relaxed); }
   [[nodiscard]] std::size_t size() const noexcept { return size_; }
 
  private:
   std::byte* base_;
   std::size_t size_;
+  Arena* parent_;
   std::atomic<std::size_t> used_{0};
+  std::atomic<std::size_t> touched_{0};
 };
 
 template <class T>

@@ -32,15 +32,15 @@ constexpr std::size_t chunk_bytes(std::size_t object) {
 }
 
 std::byte* take(Arena& arena, std::size_t bytes) {
-  return static_cast<std::byte*>(bytes == 0 ? nullptr : arena.allocate(bytes));
+  return static_cast<std::byte*>(bytes == 0 ? nullptr : arena.reserve(bytes));
 }
 
 }  // namespace
 
-SwapMeta::SwapMeta(Arena& arena, std::size_t bytes) : SwapMeta(take(arena, bytes), bytes) {}
+SwapMeta::SwapMeta(Arena& arena, std::size_t bytes) : SwapMeta(take(arena, bytes), bytes, arena) {}
 
-SwapMeta::SwapMeta(std::byte* memory, std::size_t bytes)
-    : memory_(memory, memory == nullptr ? 0 : bytes),
+SwapMeta::SwapMeta(std::byte* memory, std::size_t bytes, Arena& parent)
+    : memory_(memory, memory == nullptr ? 0 : bytes, &parent),
       leaf_slab_(memory_, kChunk),
       node_slab_(memory_, kChunk) {
   // Nothing else draws on memory_, so this many leaves and as many nodes are certain.

@@ -67,7 +67,7 @@ class SwapMeta {
 
   struct Leaf;
   struct Node;
-  SwapMeta(std::byte* memory, std::size_t bytes);
+  SwapMeta(std::byte* memory, std::size_t bytes, Arena& parent);
   static bool is_leaf(const void* p) { return (reinterpret_cast<std::uintptr_t>(p) & 1) != 0; }
   static Leaf* as_leaf(const void* p);
   static Node* as_node(const void* p);

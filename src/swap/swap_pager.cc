@@ -196,15 +196,8 @@ bool SwapPager::nearly_full() const {
 /// One put of up to kClusterPages pages: snapshot, find space, write, install.
 class SwapPager::PutCluster {
  public:
-  PutCluster(SwapPager& pager, PagerHandle& handle, PageIndex first, std::span<const FrameNumber> frames,
-             std::span<PagerReturn> verdicts)
-      : pager_(pager),
-        handle_(handle),
-        first_(first),
-        frames_(frames),
-        verdicts_(verdicts),
-        lease_(pager),
-        bounce_(*lease_) {}
+  PutCluster(SwapPager& pager, std::span<PutRequest> requests)
+      : pager_(pager), requests_(requests), lease_(pager), bounce_(*lease_) {}
 
   void run() {
     load_old_copies();
@@ -214,17 +207,18 @@ class SwapPager::PutCluster {
   }
 
  private:
-  [[nodiscard]] PageIndex index(std::size_t page) const { return first_ + PageCount{page}; }
   [[nodiscard]] std::byte* slot(std::size_t i) const { return bounce_.data + i * kPageSize; }
 
   void load_old_copies() {
     const ReadLock guard(pager_.meta_lock_);
-    for (std::size_t i = 0; i < frames_.size(); ++i)
-      bounce_.old[i] = pager_.meta_.get(handle_.root, index(i));
+    for (std::size_t i = 0; i < requests_.size(); ++i)
+      bounce_.old[i] = pager_.meta_.get(requests_[i].handle->root, requests_[i].index);
   }
 
   void snapshot() {
-    for_each_frame_run(frames_, [&](std::size_t at, FrameRun run) {
+    std::array<FrameNumber, kClusterPages> frames;
+    for (std::size_t i = 0; i < requests_.size(); ++i) frames[i] = requests_[i].frame;
+    for_each_frame_run({frames.data(), requests_.size()}, [&](std::size_t at, FrameRun run) {
       pager_.phys_.with_frames(run, Access::kRead, [&](std::byte* bytes) {
         for (std::size_t i = 0; i < run.count.value(); ++i) judge(at + i, bytes + i * kPageSize);
       });
@@ -238,16 +232,16 @@ class SwapPager::PutCluster {
     SwapCopy& now = bounce_.now[page];
     std::memcpy(slot(dirty_), bytes, kPageSize);
     now = {};
-    verdicts_[page] = PagerReturn::kOk;
+    requests_[page].verdict = PagerReturn::kOk;
     if (all_zero(slot(dirty_))) {
       now.block = kZeroBlock;
-      if (old.block == kZeroBlock) verdicts_[page] = PagerReturn::kClean;
+      if (old.block == kZeroBlock) requests_[page].verdict = PagerReturn::kClean;
       return;
     }
     now.print = pager_.fingerprint(slot(dirty_));
     if (old.on_device() && old.print == now.print) {
       now.block = old.block;
-      verdicts_[page] = PagerReturn::kClean;
+      requests_[page].verdict = PagerReturn::kClean;
       return;
     }
     bounce_.page_of[dirty_++] = static_cast<std::uint8_t>(page);
@@ -302,70 +296,64 @@ class SwapPager::PutCluster {
   }
 
   void fail(std::size_t from, std::size_t to, PagerReturn verdict) {
-    for (std::size_t i = from; i < to; ++i) verdicts_[bounce_.page_of[i]] = verdict;
+    for (std::size_t i = from; i < to; ++i) requests_[bounce_.page_of[i]].verdict = verdict;
   }
 
   void install() {
     const WriteLock guard(pager_.meta_lock_);
     Releaser releaser(pager_);
-    for (std::size_t page = 0; page < frames_.size(); ++page) install_page(page, releaser);
+    for (std::size_t page = 0; page < requests_.size(); ++page) install_page(page, releaser);
   }
 
   void install_page(std::size_t page, Releaser& releaser) REQUIRES(pager_.meta_lock_) {
     const SwapCopy& now = bounce_.now[page];
-    if (verdicts_[page] == PagerReturn::kClean) {
+    if (requests_[page].verdict == PagerReturn::kClean) {
       // Nobody may have taken the copy away meanwhile; if somebody did, the page is dirty after all.
-      if (pager_.meta_.get(handle_.root, index(page)).block != now.block)
-        verdicts_[page] = PagerReturn::kFail;
+      if (pager_.meta_.get(requests_[page].handle->root, requests_[page].index).block != now.block)
+        requests_[page].verdict = PagerReturn::kFail;
       else
         count(pager_.counters_.swap_clean);
       return;
     }
-    if (verdicts_[page] != PagerReturn::kOk) {
+    if (requests_[page].verdict != PagerReturn::kOk) {
       remove(page, releaser);
       return;
     }
     SwapCopy old;
-    if (!pager_.meta_.set(handle_.root, index(page), now, SwapMeta::Purpose::kPut, &old)) {
+    if (!pager_.meta_.set(requests_[page].handle->root, requests_[page].index, now, SwapMeta::Purpose::kPut, &old)) {
       releaser.add(now.block);
-      verdicts_[page] = PagerReturn::kFail;
+      requests_[page].verdict = PagerReturn::kFail;
       count(pager_.stats_.no_metadata);
       return;
     }
     releaser.add(old.block);
-    if (!old.exists()) pager_.add_pages(handle_, 1);
+    if (!old.exists()) pager_.add_pages(*requests_[page].handle, 1);
     if (now.block == kZeroBlock) count(pager_.stats_.zero_puts);
   }
 
   bool remove(std::size_t page, Releaser& releaser) REQUIRES(pager_.meta_lock_) {
-    const SwapCopy old = pager_.meta_.remove(handle_.root, index(page));
+    const SwapCopy old = pager_.meta_.remove(requests_[page].handle->root, requests_[page].index);
     if (!old.exists()) return false;
-    pager_.add_pages(handle_, -1);
+    pager_.add_pages(*requests_[page].handle, -1);
     releaser.add(old.block);
     return true;
   }
 
   SwapPager& pager_;
-  PagerHandle& handle_;
-  PageIndex first_;
-  std::span<const FrameNumber> frames_;
-  std::span<PagerReturn> verdicts_;
+  std::span<PutRequest> requests_;
   BounceLease lease_;
   Bounce& bounce_;
   std::size_t dirty_ = 0;  // slots in use: pages that must be written
   bool dropped_stale_ = false;
 };
 
-void SwapPager::put_pages(PagerHandle& handle, PageIndex first, std::span<const FrameNumber> frames,
-                          std::span<PagerReturn> verdicts) {
-  CHECK(frames.size() == verdicts.size(), frames.size(), verdicts.size());
+void SwapPager::put(std::span<PutRequest> requests) {
   if (!ready()) {
-    std::fill(verdicts.begin(), verdicts.end(), PagerReturn::kFail);
+    for (PutRequest& request : requests) request.verdict = PagerReturn::kFail;
     return;
   }
-  for (std::size_t at = 0; at < frames.size(); at += kClusterPages) {
-    const std::size_t n = std::min(kClusterPages, frames.size() - at);
-    PutCluster(*this, handle, first + PageCount{at}, frames.subspan(at, n), verdicts.subspan(at, n)).run();
+  for (std::size_t at = 0; at < requests.size(); at += kClusterPages) {
+    PutCluster(*this, requests.subspan(at, std::min(kClusterPages, requests.size() - at))).run();
   }
 }
 

@@ -78,8 +78,7 @@ class SwapPager final : public Pager {
   [[nodiscard]] PagerRun has_page(const PagerHandle& handle, PageIndex index, PageCount max_before,
                                   PageCount max_after) override;
   PagerReturn get_pages(PagerHandle& handle, PageIndex first, std::span<const FrameNumber> frames) override;
-  void put_pages(PagerHandle& handle, PageIndex first, std::span<const FrameNumber> frames,
-                 std::span<PagerReturn> verdicts) override;
+  void put(std::span<PutRequest> requests) override;
   void forget(PagerHandle& handle, PageIndex first, PageCount count) override;
   void forget_all(PagerHandle& handle) override;
   void transfer(PagerHandle& source, PageIndex offset, PageCount size, PagerHandle& dest) override;

@@ -60,7 +60,7 @@ struct VmCounters {
   Counter fault_restarts;  // dropped everything and started over
   Counter fault_errors;    // ended in a signal or an error
   Counter prefaulted;      // neighbours mapped in the same fault
-  // Paging
+  // Paging; the first five are counted by the pager that does it
   Counter swapin;          // page-in operations
   Counter swappgsin;       // pages brought in
   Counter swapout;         // page-out operations

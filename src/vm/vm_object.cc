@@ -33,7 +33,6 @@ VmObject* VmObjectZone::allocate_anonymous(PageCount size) {
                               std::memory_order_relaxed);
   object->random_misses.store(0, std::memory_order_relaxed);
   object->ref_count.store(1, std::memory_order_release);
-  system_.counters().metadata_bytes.store(system_.arena().used(), std::memory_order_relaxed);
   MutexLock guard(lock_);
   object->live = true;
   live_.push_back(object);

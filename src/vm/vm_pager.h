@@ -1,9 +1,10 @@
 // Pager: backing store of objects, as the engine sees it (FreeBSD's pagerops).
 //
-// Each VmObject owns one PagerHandle; the pager keeps in it what it knows (for swap: a trie page index -> block, made
-// when first needed). Metadata calls never sleep for I/O; get/put may. The engine holds no lock across get_pages and
-// put_pages: the frames are exclusively busy and the object cannot go away (paging in progress).
-// A pager guards its metadata with its own leaf lock (rank kSwapSpace), so metadata calls are legal under object locks.
+// Each VmObject owns one PagerHandle; the pager keeps in it what it knows (for swap: a trie page index ->
+// block, made when first needed). Metadata calls never sleep for I/O; get/put may. The engine holds no lock
+// across get_pages and put: the frames are exclusively busy and the object cannot go away (paging in
+// progress). A pager guards its metadata with its own leaf lock (rank kSwapSpace), so metadata calls are
+// legal under object locks.
 #pragma once
 
 #include <span>
@@ -15,7 +16,8 @@ namespace enchilada {
 /// What a pager knows about one object. Zero = nothing. Only the pager looks inside.
 struct PagerHandle {
   void* root = nullptr;
-  std::uint64_t pages = 0;  // pages that the backing store holds; readable by the engine as a hint without a lock
+  std::uint64_t pages =
+      0;  // pages that the backing store holds; readable by the engine as a hint without a lock
 };
 
 /// A run of page indexes around a wanted one that one I/O can fetch.
@@ -25,22 +27,36 @@ struct PagerRun {
   PageCount after;
 };
 
+/// One page to be written (Pager::put).
+struct PutRequest {
+  PagerHandle* handle = nullptr;
+  PageIndex index;
+  FrameNumber frame = kNoFrame;
+  PagerReturn verdict = PagerReturn::kFail;
+};
+
 class Pager {
  public:
   virtual ~Pager() = default;
 
-  /// Is `index` in the backing store, and how far does the contiguous run around it reach (clipped to the limits)?
+  /// Is `index` in the backing store, and how far does the contiguous run around it reach (clipped to the
+  /// limits)?
   [[nodiscard]] virtual PagerRun has_page(const PagerHandle& handle, PageIndex index, PageCount max_before,
                                           PageCount max_after) = 0;
 
-  /// Fills frames[i] with page first+i. All or nothing: on kError/kFail no frame's content may be relied on. Checks
-  /// integrity where it can: damaged data is kError. The copy in the store is kept.
-  virtual PagerReturn get_pages(PagerHandle& handle, PageIndex first, std::span<const FrameNumber> frames) = 0;
+  /// Fills frames[i] with page first+i. All or nothing: on kError/kFail no frame's content may be relied on.
+  /// Checks integrity where it can: damaged data is kError. The copy in the store is kept.
+  virtual PagerReturn get_pages(PagerHandle& handle, PageIndex first,
+                                std::span<const FrameNumber> frames) = 0;
 
-  /// Writes frames[i] as page first+i; verdicts[i] says what became of each (kOk, kClean, kFail, kError). A failed
-  /// page keeps no store copy newer than the frame.
-  virtual void put_pages(PagerHandle& handle, PageIndex first, std::span<const FrameNumber> frames,
-                         std::span<PagerReturn> verdicts) = 0;
+  /// Writes pages, of any objects and places, in as few writes as it can; each request's verdict says what became of
+  /// it (kOk, kClean, kFail, kError). A failed page keeps no store copy newer than the frame. Neighbours of one object
+  /// that lie together in `requests` are stored together, so that one read can fetch them.
+  virtual void put(std::span<PutRequest> requests) = 0;
+
+  /// The same for consecutive pages of one object: frames[i] is page first+i.
+  void put_pages(PagerHandle& handle, PageIndex first, std::span<const FrameNumber> frames,
+                 std::span<PagerReturn> verdicts);
 
   /// Drops the store's copies of [first, first+count).
   virtual void forget(PagerHandle& handle, PageIndex first, PageCount count) = 0;
@@ -48,8 +64,8 @@ class Pager {
   /// Drops everything; the handle is as new.
   virtual void forget_all(PagerHandle& handle) = 0;
 
-  /// Collapse: moves copies of source pages [offset, offset+size) to dest pages [0, size) where dest has none; the
-  /// rest of source is dropped.
+  /// Collapse: moves copies of source pages [offset, offset+size) to dest pages [0, size) where dest has
+  /// none; the rest of source is dropped.
   virtual void transfer(PagerHandle& source, PageIndex offset, PageCount size, PagerHandle& dest) = 0;
 
   /// Split: moves copies of source pages [first, first+count) to dest pages [0, count). dest has none there.

@@ -90,6 +90,7 @@ void VmPhys::publish() {
   const std::uint64_t used = granted() - free;
   c.free_count.store(free, std::memory_order_relaxed);
   c.granted.store(granted(), std::memory_order_relaxed);
+  c.metadata_bytes.store(system_.arena().touched(), std::memory_order_relaxed);
   if (used > c.peak_resident.load(std::memory_order_relaxed)) {
     c.peak_resident.store(used, std::memory_order_relaxed);
   }
@@ -157,7 +158,12 @@ void VmPhys::add(FrameRun run) {
   }
   free_range(run.first.value(), run.count.value());
   free_.store(free_.load(std::memory_order_relaxed) + run.count.value(), std::memory_order_relaxed);
-  granted_.store(granted_.load(std::memory_order_relaxed) + run.count.value(), std::memory_order_relaxed);
+  const std::uint64_t now = granted_.load(std::memory_order_relaxed) + run.count.value();
+  granted_.store(now, std::memory_order_relaxed);
+  if (now > most_granted_) {  // their Pages are in use from now on, also when the frames go back
+    system_.arena().note_touched((now - most_granted_) * sizeof(Page));
+    most_granted_ = now;
+  }
   publish();
 }
 

@@ -61,6 +61,7 @@ class VmPhys {
   std::uint32_t nonempty_ GUARDED_BY(lock_) = 0;  // bit per order
   std::atomic<std::uint64_t> free_{0};            // changed under the lock, read without
   std::atomic<std::uint64_t> granted_{0};
+  std::uint64_t most_granted_ GUARDED_BY(lock_) = 0;  // so many Pages have been touched
 };
 
 }  // namespace enchilada

@@ -41,7 +41,8 @@ std::unique_ptr<VmSystem> VmSystem::create(const VmSystemConfig& config) {
   std::unique_ptr<VmSystem> system(new VmSystem(config));
   // Zeroed memory is an array of valid Pages; constructing them would touch memory of frames that may never
   // come.
-  system->pages_ = config.arena.allocate_array<Page>(config.phys.frame_limit().value());
+  // VmPhys counts their memory as frames are granted.
+  system->pages_ = static_cast<Page*>(config.arena.reserve(config.phys.frame_limit().value() * sizeof(Page)));
   if (system->pages_ == nullptr) return nullptr;
   system->free_frames_ = std::make_unique<VmPhys>(*system);
   system->queues_ = std::make_unique<PageQueues>(*system);

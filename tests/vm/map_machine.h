@@ -253,17 +253,16 @@ class MapSwap final : public Pager {
     }
     return PagerReturn::kOk;
   }
-  void put_pages(PagerHandle& h, PageIndex first, std::span<const FrameNumber> frames,
-                 std::span<PagerReturn> verdicts) override {
+  void put(std::span<PutRequest> requests) override {
     std::lock_guard guard(mutex_);
-    if (h.root == nullptr) h.root = new Store;
-    for (std::size_t i = 0; i < frames.size(); ++i) {
+    for (PutRequest& r : requests) {
+      if (r.handle->root == nullptr) r.handle->root = new Store;
       auto copy = std::make_unique<Copy>();
-      std::memcpy(copy->data(), phys_.at(frames[i]), kPageSize);
-      (*store(h))[first.value() + i] = std::move(copy);
-      verdicts[i] = PagerReturn::kOk;
+      std::memcpy(copy->data(), phys_.at(r.frame), kPageSize);
+      (*store(*r.handle))[r.index.value()] = std::move(copy);
+      r.verdict = PagerReturn::kOk;
+      settle(*r.handle);
     }
-    settle(h);
   }
   void forget(PagerHandle& h, PageIndex first, PageCount count) override {
     std::lock_guard guard(mutex_);

@@ -2,6 +2,7 @@
 #include "runtime/preload/live.h"
 
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -16,7 +17,6 @@
 #include "runtime/preload/thread.h"
 #include "runtime/preload/user_syscall.h"
 #include "runtime/tree/process_probe.h"
-#include "runtime/tree/tree_words.h"
 
 extern "C" char** environ;
 
@@ -37,8 +37,8 @@ struct Place {
 Place<Arena> arena_place;
 Place<TreeRamBudget> budget_place;
 Place<HostClock> clock_place;
-Place<SwapSpace> swap_space_place;
-Place<FileSwapDevice> swap_device_place;
+Place<TreeSwap> tree_swap_place;
+Place<FileSwapDevice> swap_device_places[kMaxSwapFiles];
 Place<SwapPager> pager_place;
 
 const char* variable(const char* name) {
@@ -66,18 +66,16 @@ const char* own_path() {
   return dladdr(reinterpret_cast<const void*>(&own_path), &info) != 0 ? info.dli_fname : "";
 }
 
-bool slot_alive(void* context, unsigned holder) {
-  const auto& tree = *static_cast<const ProcessTree*>(context);
-  const std::uint64_t owner = tree.slot(ProcessSlot{holder}).owner.load();
-  return words::owner_state(owner) != SlotState::kFree &&
-         probe_process(words::owner_pid(owner)).life != ProcessProbe::Life::kGone;
-}
-
-void drop_swap(void* context, ProcessSlot slot) { static_cast<SwapSpace*>(context)->drop_holder(slot.value()); }
+/// One swap file of the tree; knows how to get its descriptor back.
+struct SwapFileContext {
+  ProcessTree* tree;
+  unsigned index;
+};
+SwapFileContext swap_contexts[kMaxSwapFiles];
 
 int reopen_swap(void* context) {
-  auto& tree = *static_cast<ProcessTree*>(context);
-  return tree.reopen(tree.config().swap_files[0].descriptor, 2 /* O_RDWR */);
+  const auto& file = *static_cast<SwapFileContext*>(context);
+  return file.tree->reopen(file.tree->config().swap_files[file.index].descriptor, O_RDWR);
 }
 
 }  // namespace
@@ -124,6 +122,7 @@ void Live::start_slow() {
   build(tree);
   state_.store(LiveState::kReady, std::memory_order_release);
   tree_.set_live();
+  if (tree_.has_siblings()) start_helper_thread();
 }
 
 void Live::build(const char* tree_value) {
@@ -146,17 +145,18 @@ void Live::build(const char* tree_value) {
 }
 
 void Live::join_swap() {
-  const TreeConfig& config = tree_.config();
-  auto space = SwapSpace::attach(tree_.swap_storage(), SwapSpace::kSupervisor, {slot_alive, &tree_});
-  if (!space.has_value()) give_up({"the tree's swap space is damaged"});
-  swap_space_ = swap_space_place.make(*space);
-  tree_.set_drop_holder(drop_swap, swap_space_);
+  tree_swap_ = tree_swap_place.make(tree_);
+  if (!tree_swap_->attach()) give_up({"the tree's swap space is damaged"});
   const TreeStatus claimed = tree_.claim_slot();
   if (claimed != TreeStatus::kOk) give_up({"cannot start one more process: ", describe(claimed)});
-  swap_space_->set_self(tree_.self().value());
-  const SwapFile& file = config.swap_files[0];
-  swap_device_ = swap_device_place.make(file.descriptor, ByteCount{0}, PageCount{file.blocks},
-                                        FileSwapDevice::Reopen{reopen_swap, &tree_});
+  tree_swap_->sign();
+  const TreeConfig& config = tree_.config();
+  for (unsigned i = 0; i < config.swap_file_count; ++i) {
+    swap_contexts[i] = {&tree_, i};
+    swap_devices_[i] = swap_device_places[i].make(config.swap_files[i].descriptor, ByteCount{0},
+                                                  PageCount{config.swap_files[i].blocks},
+                                                  FileSwapDevice::Reopen{reopen_swap, &swap_contexts[i]});
+  }
 }
 
 void Live::make_machine() {
@@ -192,10 +192,9 @@ void Live::make_machine() {
 void Live::make_engine() {
   const TreeConfig& config = tree_.config();
   map_counters(tree_.self());
-  SwapDevice* const devices[] = {swap_device_};
-  pager_ = pager_place.make(SwapPagerConfig{.space = *swap_space_,
+  pager_ = pager_place.make(SwapPagerConfig{.space = tree_swap_->space(),
                                             .holder = tree_.self().value(),
-                                            .devices = devices,
+                                            .devices = {swap_devices_, config.swap_file_count},
                                             .phys = *host_,
                                             .counters = *counters_,
                                             .arena = *arena_,
@@ -224,14 +223,14 @@ FaultResult Live::fault(VirtAddr address, Access access) {
     // Everything of ours is pinned, or swap takes nothing. Siblings may have frames; a pin may end soon.
     const std::uint64_t now = monotonic_ns();
     if (waited_since == 0) waited_since = now;
-    if (swap_space_->available().value() == 0 || now - waited_since > kPatience) out_of_memory();
+    if (swap_space().available().value() == 0 || now - waited_since > kPatience) out_of_memory();
     const PageCount got = tree_.take_or_wait(PageCount{16}, 10'000'000);
     if (got.value() != 0) tree_.give_back(got);  // the engine takes them through the machine
   }
 }
 
 void Live::out_of_memory() {
-  if (swap_space_->available().value() == 0) {
+  if (swap_space().available().value() == 0) {
     give_up_killed({"swap is full: the program cannot go on; give it more with --swap PATH:SIZE, or more --ram"});
   }
   give_up_killed({"no memory can be freed: swap cannot be written, or --ram is too small for what is pinned"});
@@ -239,7 +238,7 @@ void Live::out_of_memory() {
 
 void Live::become_child(ProcessSlot slot) {
   pid_ = own_pid();
-  swap_space_->set_self(slot.value());
+  tree_swap_->sign();
   pager_->on_process_fork_child(slot.value());
   // Sums start at zero in the child's own set; levels go on from the parent's.
   VmCounters& after = tree_.counters();

@@ -17,6 +17,7 @@
 #include "runtime/preload/layout.h"
 #include "runtime/tree/process_tree.h"
 #include "runtime/tree/tree_ram_budget.h"
+#include "runtime/tree/tree_swap.h"
 #include "swap/swap_device.h"
 #include "swap/swap_pager.h"
 #include "swap/swap_space.h"
@@ -51,7 +52,7 @@ class Live {
   [[nodiscard]] HostMachine& host() { return *host_; }
   [[nodiscard]] ProcessTree& tree() { return tree_; }
   [[nodiscard]] SwapPager& pager() { return *pager_; }
-  [[nodiscard]] SwapSpace& swap_space() { return *swap_space_; }
+  [[nodiscard]] SwapSpace& swap_space() { return tree_swap_->space(); }
   [[nodiscard]] SharedMutex& gate() { return gate_; }
   [[nodiscard]] std::uint32_t pid() const { return pid_; }
 
@@ -91,8 +92,8 @@ class Live {
   TreeRamBudget* budget_ = nullptr;
   HostClock* clock_ = nullptr;
   HostMachine* host_ = nullptr;
-  SwapSpace* swap_space_ = nullptr;
-  FileSwapDevice* swap_device_ = nullptr;
+  TreeSwap* tree_swap_ = nullptr;
+  SwapDevice* swap_devices_[kMaxSwapFiles] = {};
   SwapPager* pager_ = nullptr;
   VmSystem* system_ = nullptr;
   VmMap* map_ = nullptr;

@@ -43,7 +43,7 @@ bool charge_child() {
   ProcessTree& tree = live().tree();
   constexpr int kTries = 8;
   for (int i = 0; i < kTries; ++i) {
-    const ForkTicket ticket = tree.begin_fork(tree.charged(tree.self()));
+    const ForkTicket ticket = tree.begin_fork(tree.used());
     if (ticket.status == TreeStatus::kOk) {
       child_slot = ticket.child;
       return true;
