@@ -6,7 +6,7 @@ export JOBS
 .PHONY: all deps demo test bench check check-fast format clean
 
 all: build/release/build.ninja
-	@cmake --build --preset release -- -j$(JOBS)
+	@cmake --build --preset release -- -j$(JOBS) $$([ -t 1 ] || echo --quiet)
 
 # Only the first time: from then on ninja runs cmake itself when a list file changes.
 build/release/build.ninja: | deps
