@@ -1,8 +1,9 @@
 // Counters of one engine: FreeBSD's vmmeter names, plus a histogram of fault times.
 //
-// Plain memory that the creator of a VmSystem provides, so that live mode can put it into memory shared by the whole
-// process tree and the counts outlive the process. Invariants: zero is a valid start; every field only grows, except
-// those marked level; updates are relaxed atomics; all fields are 64-bit, so that two sets add up field by field.
+// Plain memory that the creator of a VmSystem provides, so that live mode can put it into memory shared by
+// the whole process tree and the counts outlive the process. Invariants: zero is a valid start; every field
+// only grows, except those marked level; updates are relaxed atomics; all fields are 64-bit, so that two sets
+// add up field by field.
 #pragma once
 
 #include <array>
@@ -16,7 +17,9 @@ namespace enchilada {
 
 using Counter = std::atomic<std::uint64_t>;
 
-inline void count(Counter& c, std::uint64_t n = 1) { c.fetch_add(n, std::memory_order_relaxed); }
+inline void count(Counter& c, std::uint64_t n = 1) {
+  c.fetch_add(n, std::memory_order_relaxed);
+}
 
 /// Log-linear histogram of nanoseconds: four buckets per power of two, 1 ns .. ~2^40 ns.
 struct TimeHistogram {
@@ -61,36 +64,36 @@ struct VmCounters {
   Counter fault_errors;    // ended in a signal or an error
   Counter prefaulted;      // neighbours mapped in the same fault
   // Paging; the first five are counted by the pager that does it
-  Counter swapin;          // page-in operations
-  Counter swappgsin;       // pages brought in
-  Counter swapout;         // page-out operations
-  Counter swappgsout;      // pages written
-  Counter swap_clean;      // pages laundered without a write: the swap copy was still equal
-  Counter readahead_pages; // pages brought in beside the one that was asked for
-  Counter readahead_hits;  // of those, pages that were used before they were reclaimed
+  Counter swapin;           // page-in operations
+  Counter swappgsin;        // pages brought in
+  Counter swapout;          // page-out operations
+  Counter swappgsout;       // pages written
+  Counter swap_clean;       // pages laundered without a write: the swap copy was still equal
+  Counter readahead_pages;  // pages brought in beside the one that was asked for
+  Counter readahead_hits;   // of those, pages that were used before they were reclaimed
   Counter io_errors;
   // Page daemon
-  Counter pdwakeups;       // reclaim runs
-  Counter pdpages;         // pages looked at
-  Counter deactivated;     // active -> inactive
-  Counter dfree;           // pages freed by reclaim
-  Counter laundered;       // pages cleaned
-  Counter pdrefused;       // pages that were busy, wired or pinned
-  Counter pdshortfalls;    // reclaim runs that missed their target
+  Counter pdwakeups;     // reclaim runs
+  Counter pdpages;       // pages looked at
+  Counter deactivated;   // active -> inactive
+  Counter dfree;         // pages freed by reclaim
+  Counter laundered;     // pages cleaned
+  Counter pdrefused;     // pages that were busy, wired or pinned
+  Counter pdshortfalls;  // reclaim runs that missed their target
   // Objects
   Counter object_collapses;
   Counter object_bypasses;
   Counter object_shadows;
   // Levels (not sums)
-  Counter granted;          // level: frames the machine granted
-  Counter free_count;       // level
-  Counter active_count;     // level
-  Counter inactive_count;   // level
-  Counter laundry_count;    // level
-  Counter cache_count;      // level
-  Counter wire_count;       // level
-  Counter peak_resident;    // level: largest number of frames in use
-  Counter metadata_bytes;   // level: bytes of the engine's arena in use
+  Counter granted;         // level: frames the machine granted
+  Counter free_count;      // level
+  Counter active_count;    // level
+  Counter inactive_count;  // level
+  Counter laundry_count;   // level
+  Counter cache_count;     // level
+  Counter wire_count;      // level
+  Counter peak_resident;   // level: largest number of frames in use
+  Counter metadata_bytes;  // level: bytes of the engine's arena in use
   TimeHistogram fault_time;
 };
 

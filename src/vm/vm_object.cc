@@ -13,8 +13,6 @@ constexpr std::size_t kBatch = 64;
 VmObjectZone::VmObjectZone(VmSystem& system)
     : system_(system), slab_(system.arena(), 16), nodes_(system.arena()) {}
 
-VmObjectZone::~VmObjectZone() = default;
-
 bool VmObjectZone::reserve() {
   return slab_.reserve(16) && nodes_.reserve();
 }

@@ -78,7 +78,6 @@ class VmObject {
 class VmObjectZone {
  public:
   explicit VmObjectZone(VmSystem& system);
-  ~VmObjectZone();
   /// Sets metadata aside so that the first faults under pressure find some. False: the arena is too small.
   [[nodiscard]] bool reserve();
 

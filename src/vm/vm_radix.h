@@ -179,7 +179,7 @@ class VmRadix {
   void prune(VmRadixPool& pool, const Path& path, PageIndex index) {
     for (unsigned level = path.lowest; level >= 1 && levels_ != 0; ++level) {
       if (level == 1) {
-        if (path.leaf->used != 0) break;
+        if (path.leaf == nullptr || path.leaf->used != 0) break;
         pool.leaves.destroy(path.leaf);
       } else {
         if (path.inner[level]->used != 0) break;
