@@ -40,6 +40,11 @@ std::string format(const char* text, va_list arguments) {
 ModelRig::ModelRig(const RigConfig& config) : config_(config), engine_(config.engine), history_(kHistory) {
   Process p;
   p.map = engine_.create_map(PageCount{config.map_pages});
+  if (config.metadata_may_end) {
+    Arena& arena = engine_.machine().arena();
+    const std::size_t left = arena.size() - arena.used();
+    if (left > config.metadata_left) (void)arena.allocate(left - config.metadata_left);
+  }
   p.model = std::make_unique<ModelMap>(p.map->bounds());
   processes_.push_back(std::move(p));
 }
@@ -84,6 +89,7 @@ bool ModelRig::explained(KernReturn got) const {
 /// True: the operation took effect and the model must follow.
 bool ModelRig::same(const char* what, KernReturn got, KernReturn expected) {
   if (got == expected) return got == KernReturn::kSuccess;
+  ++(got == KernReturn::kFailure ? accepted_.io_failure : accepted_.shortage);
   if (!(explained(got) && expected == KernReturn::kSuccess)) {
     fail("%s: verdict %d, expected %d", what, code(got), code(expected));
   }
@@ -254,6 +260,7 @@ std::size_t ModelRig::fork(std::size_t parent) {
   note("fork of %zu -> %s", parent, child.map == nullptr ? "failed" : "ok");
   compare_attributes(processes_[parent]);
   if (child.map == nullptr) {
+    ++accepted_.failed_fork;
     if (!config_.memory_may_end()) fail("fork failed without a reason");
     return npos;
   }
@@ -281,6 +288,8 @@ bool ModelRig::access_verdict(const char* what, FaultResult got, const ModelPage
   if (got == expected) return got == FaultResult::kResolved;
   const bool io_error = got == FaultResult::kIoError && config_.io_errors;
   const bool no_memory = got == FaultResult::kNoMemory && config_.memory_may_end();
+  if (io_error) ++accepted_.fault_io_error;
+  if (no_memory) ++accepted_.fault_no_memory;
   if (!allowed || !(io_error || no_memory)) {
     fail("%s: fault result %d, expected %d", what, static_cast<int>(got), static_cast<int>(expected));
   }
@@ -382,13 +391,23 @@ void ModelRig::check_all_contents() {
   }
 }
 
+/// A wired page is resident. Its mapping may have gone when another space copied the page (the copy must
+/// replace it in all spaces that share the copying object); then one soft fault brings it back.
 void ModelRig::check_wired() {
+  const VmCounters& c = engine_.machine().counters();
+  const auto work = [&] {
+    return c.zfod.load() + c.cow_faults.load() + c.cow_optim.load() + c.io_faults.load();
+  };
   for (Process& p : processes_) {
     auto& pmap = static_cast<SoftPmap&>(p.map->pmap());
     for (auto& [number, page] : p.model->pages()) {
       if (!page.stays_mapped || !page.readable()) continue;
       const VirtAddr va{number << kPageShift};
-      if (!pmap.access(va, Access::kRead, [](std::byte*) {})) fail("%llx is wired, but faults", hex(va));
+      if (pmap.access(va, Access::kRead, [](std::byte*) {})) continue;
+      const std::uint64_t before = work();
+      const FaultResult result = vm_fault(*p.map, va, Access::kRead);
+      if (result != FaultResult::kResolved || work() != before)
+        fail("%llx is wired, but not resident", hex(va));
     }
   }
 }

@@ -27,6 +27,7 @@ struct RigConfig {
   std::uint64_t least_frames = 32;  // the budget never goes below
   bool io_errors = false;           // disks fail now and then
   bool swap_may_fill = false;       // swap is smaller than what may have to go there
+  std::size_t metadata_left = 0;    // with the next: so much of the arena is left after creation
   bool metadata_may_end = false;    // the arena is too small for everything
   bool pins = false;    // the machine pins frames now and then (no sharing then: see random_rig.cc)
   bool sharing = true;  // inherit by sharing occurs
@@ -50,6 +51,15 @@ class ModelRig {
   [[nodiscard]] const RigConfig& config() const { return config_; }
   [[nodiscard]] std::vector<Process>& processes() { return processes_; }
   [[nodiscard]] Process& process(std::size_t i) { return processes_.at(i); }
+  /// How often shortage or a failing disk was the accepted answer.
+  struct Accepted {
+    std::uint64_t shortage = 0;
+    std::uint64_t io_failure = 0;
+    std::uint64_t failed_fork = 0;
+    std::uint64_t fault_io_error = 0;
+    std::uint64_t fault_no_memory = 0;
+  };
+  [[nodiscard]] const Accepted& accepted() const { return accepted_; }
   /// Nothing has differed so far.
   [[nodiscard]] bool ok() const { return failure_.empty(); }
   [[nodiscard]] const std::string& failure() const { return failure_; }
@@ -103,6 +113,7 @@ class ModelRig {
   SoftEngine engine_;
   std::vector<Process> processes_;
   std::string failure_;
+  Accepted accepted_;
   std::vector<std::string> history_;
   std::size_t history_at_ = 0;
 };

@@ -60,6 +60,8 @@ void choose_swap(Random& random, RigConfig& config) {
   engine.swap_metadata_bytes = std::size_t{4} << 20;
   engine.bounce_buffers = static_cast<unsigned>(random.between(1, 4));
   config.io_errors = random.one_in(4);
+  config.metadata_may_end = random.one_in(10);
+  config.metadata_left = random.between(4, 200) * 1024;
 }
 
 void choose_tunables(Random& random, VmTunables& tunables) {
@@ -97,7 +99,7 @@ std::string describe(const RigConfig& config) {
   const SoftEngineOptions& e = config.engine;
   char line[400];
   std::snprintf(line, sizeof(line),
-                "%llu frames, %s%s%s%s, %zu swap devices of %llu pages, pv limit %zu, %llu tables%s%s%s%s",
+                "%llu frames, %s%s%s%s, %zu swap devices of %llu pages, pv limit %zu, %llu tables%s%s%s%s%s",
                 static_cast<unsigned long long>(e.machine.memory.frames.value()),
                 e.machine.pmap.reference_bits ? "reference bits" : "no reference bits",
                 e.machine.pmap.dirty_bits ? "" : ", no dirty bits",
@@ -106,7 +108,8 @@ std::string describe(const RigConfig& config) {
                 e.swap_pages.size(), static_cast<unsigned long long>(e.swap_pages[0]),
                 e.machine.pmap.pv_limit, static_cast<unsigned long long>(e.machine.pmap.table_pages.value()),
                 config.io_errors ? ", I/O errors" : "", config.swap_may_fill ? ", swap may fill" : "",
-                config.pins ? ", pins" : "", config.sharing ? ", sharing" : "");
+                config.metadata_may_end ? ", little metadata" : "", config.pins ? ", pins" : "",
+                config.sharing ? ", sharing" : "");
   return line;
 }
 
@@ -416,7 +419,7 @@ void RandomRun::trouble() {
   FaultInjectingSwapDevice& disk = rig_.engine().disk(random_.below(rig_.engine().disks()));
   const auto rate = [&] {
     return random_.one_in(3) ? 0u
-                             : static_cast<std::uint32_t>(random_.below(random_.one_in(8) ? 65536 : 8000));
+                             : static_cast<std::uint32_t>(random_.below(random_.one_in(4) ? 65536 : 8000));
   };
   const std::uint32_t reads = rate();
   const std::uint32_t writes = rate();

@@ -34,6 +34,11 @@ void add_counters(ModelRig& rig) {
     if (!kCounterInfo[i].level) totals[kCounterInfo[i].name] += (counters.*kCounterInfo[i].field).load();
   }
   const SwapPagerStats& swap = rig.engine().pager().stats();
+  totals["accepted shortage"] += rig.accepted().shortage;
+  totals["accepted io failure"] += rig.accepted().io_failure;
+  totals["accepted failed fork"] += rig.accepted().failed_fork;
+  totals["accepted fault io"] += rig.accepted().fault_io_error;
+  totals["accepted fault memory"] += rig.accepted().fault_no_memory;
   totals["swap zero_puts"] += swap.zero_puts.load();
   totals["swap fingerprint_bad"] += swap.fingerprint_bad.load();
   totals["swap no_space"] += swap.no_space.load();
