@@ -10,7 +10,7 @@ all: build/release/build.ninja
 
 # Only the first time: from then on ninja runs cmake itself when a list file changes.
 build/release/build.ninja: | deps
-	@cmake --log-level=WARNING --preset release
+	@mkdir -p build/release && cmake --preset release >build/release/configure.log 2>&1 || { cat build/release/configure.log; exit 1; }
 
 # Install what is missing, and nothing else.
 deps:

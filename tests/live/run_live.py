@@ -191,13 +191,6 @@ def soak(args, bench, name):
                 verdict(f"soak {name} --ram {ram}, run {attempt + 1}", began, f"native {native.seconds:.1f} s")
 
 
-def count_open(pid):
-    try:
-        return len(os.listdir(f"/proc/{pid}/fd"))
-    except OSError:
-        return 0
-
-
 def free_blocks(folder):
     st = os.statvfs(folder)
     return st.f_bfree * st.f_frsize
