@@ -232,15 +232,17 @@ def kill9(args, bench, _):
                     killed += 1
                 except ProcessLookupError:
                     pass
-        progress = [p for p in live_lib.descendants(tree.pid)]
-        require(tree.poll() is None or killed >= times or not progress, f"the tree ended by itself: {tree_errors}")
+        if tree.poll() is not None:
+            reader.join(timeout=5)
+        require(tree.poll() is None, f"the tree ended by itself with {tree.returncode}: {tree_errors}")
         # Nobody is blocked: within some seconds new children come and go.
         seen = set(live_lib.descendants(tree.pid))
         until = time.monotonic() + 20
-        while time.monotonic() < until and not set(live_lib.descendants(tree.pid)) - seen:
+        fresh = set()
+        while time.monotonic() < until and not fresh:
             time.sleep(0.02)
-        require(set(live_lib.descendants(tree.pid)) - seen, "after kill -9 nobody gets on:\n" +
-                live_lib.describe_processes(tree.pid))
+            fresh = set(live_lib.descendants(tree.pid)) - seen
+        require(fresh, "after kill -9 nobody gets on:\n" + live_lib.describe_processes(tree.pid))
         # The end, by kill -9 of the launcher, or of everything at once.
         victims = [tree.pid] if generator.random() < 0.5 else live_lib.descendants(tree.pid)
         for pid in victims:
