@@ -139,7 +139,7 @@ void ModelMap::protect(VirtRange range, Prot prot) {
   for_each(range, [&](ModelPage& page) {
     if (page.kind != EntryKind::kObject) return;
     page.prot = prot;
-    page.stays_mapped = false;
+    page.stays_resident = false;
   });
 }
 
@@ -175,7 +175,9 @@ void ModelMap::advise(VirtRange range, Advice advice) {
 void ModelMap::wire(VirtRange range, WireKind kind) {
   for_each(range, [&](ModelPage& page) {
     if (page.kind != EntryKind::kObject) return;
-    if (page.wired_count() == 0) page.stays_mapped = true;
+    // Known limit, FreeBSD's too: of memory that is shared but not writable here, the wired page is the one
+    // below what is shared; when a sharer writes, its copy takes that page's place and is not wired.
+    if (page.wired_count() == 0) page.stays_resident = page.writable() || page.content.use_count() == 1;
     if (kind == WireKind::kUser) {
       page.user_wired = true;
     } else {
@@ -191,7 +193,7 @@ void ModelMap::unwire(VirtRange range, WireKind kind) {
     } else if (page.system_wired != 0) {
       --page.system_wired;
     }
-    if (page.wired_count() == 0) page.stays_mapped = false;
+    if (page.wired_count() == 0) page.stays_resident = false;
   });
 }
 
@@ -200,7 +202,7 @@ void ModelMap::remap(VirtRange from, VirtRange to, bool keep_source) {
   tail.content = nullptr;
   tail.user_wired = false;
   tail.system_wired = 0;
-  tail.stays_mapped = false;
+  tail.stays_resident = false;
   std::vector<ModelPage> moved;
   if (from.start != to.start) {
     for (std::uint64_t page = first(from); page < last(from); ++page) moved.push_back(pages_.at(page));
@@ -212,10 +214,10 @@ void ModelMap::remap(VirtRange from, VirtRange to, bool keep_source) {
         fresh.content = std::make_shared<Content>();
         fresh.user_wired = false;
         fresh.system_wired = 0;
-        fresh.stays_mapped = false;
+        fresh.stays_resident = false;
         pages_.emplace(first(from) + i, std::move(fresh));
       }
-      moved[i].stays_mapped = false;  // it faults once at its new place
+      moved[i].stays_resident = false;  // it faults once at its new place
       pages_.emplace(first(to) + i, std::move(moved[i]));
     }
   }
@@ -232,7 +234,7 @@ std::unique_ptr<ModelMap> ModelMap::fork() const {
     ModelPage copy = page;
     copy.user_wired = false;
     copy.system_wired = 0;
-    copy.stays_mapped = false;
+    copy.stays_resident = false;
     if (page.inherit == Inherit::kZero) copy.content = std::make_shared<Content>();
     if (page.inherit == Inherit::kCopy) copy.content = std::make_shared<Content>(*page.content);
     child->pages_.emplace(number, std::move(copy));

@@ -38,7 +38,7 @@ struct ModelPage {
   Advice advice = Advice::kNormal;
   bool user_wired = false;
   unsigned system_wired = 0;
-  bool stays_mapped = false;  // wired, and nothing since may have removed the mapping
+  bool stays_resident = false;  // wired, and so it stays
 
   [[nodiscard]] unsigned wired_count() const { return system_wired + (user_wired ? 1u : 0u); }
   [[nodiscard]] bool readable() const { return kind == EntryKind::kObject && prot != Prot::kNone; }

@@ -133,7 +133,7 @@ void ModelRig::take_over_wiring(Process& p) {
       if (entry.wired_count >= page.wired_count()) return;
       page.user_wired = page.user_wired && entry.wired_count != 0;
       page.system_wired = entry.wired_count - (page.user_wired ? 1u : 0u);
-      page.stays_mapped = page.stays_mapped && entry.wired_count != 0;
+      page.stays_resident = page.stays_resident && entry.wired_count != 0;
     });
   });
 }
@@ -265,6 +265,10 @@ std::size_t ModelRig::fork(std::size_t parent) {
     return npos;
   }
   child.model = processes_[parent].model->fork();
+  for (auto& [number, page] :
+       processes_[parent].model->pages()) {  // the limit that ModelMap::wire() tells of
+    if (page.inherit == Inherit::kShare && !page.writable()) page.stays_resident = false;
+  }
   processes_.push_back(std::move(child));
   compare_attributes(processes_.back());
   return processes_.size() - 1;
@@ -401,7 +405,7 @@ void ModelRig::check_wired() {
   for (Process& p : processes_) {
     auto& pmap = static_cast<SoftPmap&>(p.map->pmap());
     for (auto& [number, page] : p.model->pages()) {
-      if (!page.stays_mapped || !page.readable()) continue;
+      if (!page.stays_resident || !page.readable()) continue;
       const VirtAddr va{number << kPageShift};
       if (pmap.access(va, Access::kRead, [](std::byte*) {})) continue;
       const std::uint64_t before = work();

@@ -9,6 +9,9 @@ PvLists::PvLists(Arena& arena, PageCount frames, std::size_t limit)
   frames_ = arena.allocate_array<FrameState>(static_cast<std::size_t>(frames.value()));
   CHECK(frames_ != nullptr, frames.value());
   for (std::uint64_t i = 0; i < frames.value(); ++i) new (&frames_[i]) FrameState;
+  // Without any entry nothing could ever be mapped, so some are set aside before others use the arena up.
+  constexpr std::size_t kSetAside = 64;
+  CHECK(slab_.reserve(kSetAside));
 }
 
 PvEntry* PvLists::create() {
