@@ -73,6 +73,15 @@ bool wants_resident(const void* caller, std::size_t bytes) {
   return thread != nullptr && thread->resident_malloc > 0;
 }
 
+void* or_errno(void* p) {
+  if (p == nullptr) errno = ENOMEM;
+  return p;
+}
+
+/// mimalloc 2.0.9 takes blocks of a power of two for aligned, which they are not when the first lies at 0x180
+/// (alignments 256 and 512): an odd size makes it look.
+std::size_t odd(std::size_t bytes) { return (bytes & (bytes - 1)) == 0 ? bytes + 1 : bytes; }
+
 void* resident_or_errno(std::size_t bytes, std::size_t alignment = 16) {
   void* p = resident_allocate(bytes, alignment);
   if (p == nullptr) errno = ENOMEM;
@@ -88,7 +97,7 @@ extern "C" {
 
 ENCHILADA_EXPORT void* malloc(std::size_t bytes) {
   if (wants_resident(__builtin_return_address(0), bytes)) return resident_or_errno(bytes);
-  return mi_malloc(bytes);
+  return or_errno(mi_malloc(bytes));
 }
 
 ENCHILADA_EXPORT void free(void* block) {
@@ -105,12 +114,15 @@ ENCHILADA_EXPORT void* calloc(std::size_t n, std::size_t bytes) {
     if (p != nullptr) memset(p, 0, total);
     return p;
   }
-  return mi_calloc(n, bytes);
+  return or_errno(mi_calloc(n, bytes));
 }
 
 ENCHILADA_EXPORT void* realloc(void* block, std::size_t bytes) {
   if (block == nullptr && wants_resident(__builtin_return_address(0), bytes)) return resident_or_errno(bytes);
-  if (!is_resident(block)) return mi_realloc(block, bytes);
+  if (!is_resident(block)) {
+    void* p = mi_realloc(block, bytes);
+    return bytes == 0 ? p : or_errno(p);
+  }
   if (bytes == 0) {
     resident_free(block);
     return nullptr;
@@ -135,20 +147,20 @@ ENCHILADA_EXPORT void* reallocarray(void* block, std::size_t n, std::size_t byte
 
 ENCHILADA_EXPORT void* memalign(std::size_t alignment, std::size_t bytes) {
   if (wants_resident(__builtin_return_address(0), bytes)) return resident_or_errno(bytes, alignment);
-  return mi_memalign(alignment, bytes);
+  return or_errno(mi_memalign(alignment, odd(bytes)));
 }
 
 ENCHILADA_EXPORT void* aligned_alloc(std::size_t alignment, std::size_t bytes) {
   if (wants_resident(__builtin_return_address(0), bytes)) return resident_or_errno(bytes, alignment);
-  return mi_memalign(alignment, bytes);
+  return or_errno(mi_memalign(alignment, odd(bytes)));
 }
 
 ENCHILADA_EXPORT int posix_memalign(void** block, std::size_t alignment, std::size_t bytes) {
-  return mi_posix_memalign(block, alignment, bytes);
+  return mi_posix_memalign(block, alignment, odd(bytes));
 }
 
-ENCHILADA_EXPORT void* valloc(std::size_t bytes) { return mi_valloc(bytes); }
-ENCHILADA_EXPORT void* pvalloc(std::size_t bytes) { return mi_pvalloc(bytes); }
+ENCHILADA_EXPORT void* valloc(std::size_t bytes) { return or_errno(mi_valloc(bytes)); }
+ENCHILADA_EXPORT void* pvalloc(std::size_t bytes) { return or_errno(mi_pvalloc(bytes)); }
 
 ENCHILADA_EXPORT std::size_t malloc_usable_size(void* block) {
   if (block == nullptr) return 0;

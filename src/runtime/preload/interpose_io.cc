@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <stdarg.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -42,6 +43,8 @@ bool managed_msg(const msghdr* message) {
   return managed(message) || managed(message->msg_name) || managed(message->msg_control) ||
          managed_iov(message->msg_iov, message->msg_iovlen);
 }
+
+constexpr std::uint64_t kPage = enchilada::kPageSize;
 
 template <class T>
 long as_arg(T value) {
@@ -208,6 +211,23 @@ ENCHILADA_EXPORT int epoll_wait(int fd, epoll_event* events, int n, int timeout)
 ENCHILADA_EXPORT int epoll_ctl(int epoll, int op, int fd, epoll_event* event) noexcept {
   if (!managed(event)) return next_epoll_ctl(epoll, op, fd, event);
   return static_cast<int>(pinned_call(SYS_epoll_ctl, epoll, op, fd, event));
+}
+/// Structures of ioctl often lie on the stack and point to the heap, where the filter does not see it.
+ENCHILADA_EXPORT int ioctl(int fd, unsigned long request, ...) noexcept {
+  va_list more;
+  va_start(more, request);
+  const auto argument = va_arg(more, std::uint64_t);
+  va_end(more);
+  constexpr std::uint64_t kStructure = 128;
+  bool hidden = false;
+  for (std::uint64_t at = argument; live().ready() && !hidden && argument >= kPage && at < argument + kStructure;
+       at += 8) {
+    std::uint64_t word = 0;
+    if (!peek(at, &word)) break;
+    hidden = in_window(word);
+  }
+  if (hidden || (in_window(argument) && live().ready())) return static_cast<int>(pinned_call(SYS_ioctl, fd, request, argument));
+  return static_cast<int>(with_errno(enchilada::raw_syscall(SYS_ioctl, fd, static_cast<long>(request), static_cast<long>(argument))));
 }
 ENCHILADA_EXPORT int poll(pollfd* fds, nfds_t n, int timeout) {
   if (!managed(fds)) return next_poll(fds, n, timeout);

@@ -97,6 +97,7 @@ Next<SpawnFunction> next_posix_spawnp("posix_spawnp");
 int spawn(Next<SpawnFunction>& next, pid_t* pid, const char* path, const posix_spawn_file_actions_t* actions,
           const posix_spawnattr_t* attributes, char* const* argv, char* const* envp) {
   if (!live().ready()) return next(pid, path, actions, attributes, argv, envp);
+  start_helper_thread();  // the child will want frames of ours
   ExecArguments staged;
   const long result = stage_exec(path, argv, envp, &staged);
   if (result < 0) return static_cast<int>(-result);
@@ -111,7 +112,6 @@ int spawn(Next<SpawnFunction>& next, pid_t* pid, const char* path, const posix_s
   resident_free(staged.memory);
   if (answer == 0) {
     if (pid != nullptr) *pid = child;
-    start_helper_thread();
   }
   return answer;
 }
@@ -522,6 +522,7 @@ ENCHILADA_EXPORT locale_t duplocale(locale_t locale) noexcept {
 
 ENCHILADA_EXPORT int system(const char* command) {
   if (command == nullptr || !live().ready()) return next_system(command);
+  start_helper_thread();
   char* copy = resident_copy(command);
   if (copy == nullptr) return -1;
   const ResidentEnvironment environment;
@@ -531,6 +532,7 @@ ENCHILADA_EXPORT int system(const char* command) {
 }
 ENCHILADA_EXPORT FILE* popen(const char* command, const char* mode) {
   if (!live().ready()) return next_popen(command, mode);
+  start_helper_thread();
   char* copy = resident_copy(command);
   char kind[8] = {};
   strncpy(kind, mode, sizeof(kind) - 1);

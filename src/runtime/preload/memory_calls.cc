@@ -154,7 +154,9 @@ long fault_in(VirtRange range, Access access) {
 
 long advise(VirtRange range, Advice advice) {
   EngineSection section;
-  return answer(live().map().advise(range, advice));
+  const KernReturn result = live().map().advise(range, advice);
+  // Like the kernel: what is there has been advised, and a hole is reported.
+  return result == KernReturn::kSuccess && !live().map().is_covered(range) ? -ENOMEM : answer(result);
 }
 
 long set_inheritance(VirtRange range, Inherit inherit) {
@@ -174,23 +176,25 @@ bool grow_in_place(VirtRange old_range, std::uint64_t new_length, Prot prot) {
   return live().map().map(request, &address) == KernReturn::kSuccess;
 }
 
-long remap_elsewhere(VirtRange old_range, std::uint64_t new_length, int flags, std::uint64_t new_address) {
+long remap_elsewhere(VirtRange from, std::uint64_t new_length, int flags, std::uint64_t new_address) {
   VmMap& map = live().map();
+  const bool keep_source = (flags & MREMAP_DONTUNMAP) != 0;
+  if (from.size().value() > new_length) {
+    const VirtAddr cut = from.start + ByteCount{new_length};
+    if (map.remove({cut, from.end}) != KernReturn::kSuccess) return -ENOMEM;
+    from.end = cut;
+  }
   VirtAddr target{new_address};
-  if ((flags & MREMAP_FIXED) == 0) {
-    const auto found = map.find_space(layout::kWindow.start, ByteCount{new_length}, natural_alignment(new_length));
-    if (!found.has_value()) return -ENOMEM;
-    target = *found;
-  } else if (map.remove(range_of(new_address, new_length)) != KernReturn::kSuccess) {
-    return -ENOMEM;
+  KernReturn result = KernReturn::kSuccess;
+  if ((flags & MREMAP_FIXED) != 0) {
+    result = map.remap(from, range_of(new_address, new_length), keep_source);
+  } else {
+    VmMap::MapRequest place;
+    place.length = ByteCount{new_length};
+    place.hint = layout::kWindow.start;
+    place.alignment = natural_alignment(new_length);
+    result = map.remap_anywhere(from, place, keep_source, &target);
   }
-  const VirtRange to{target, target + ByteCount{new_length}};
-  VirtRange from = old_range;
-  if (from.size() > to.size()) {
-    if (map.remove({from.start + to.size(), from.end}) != KernReturn::kSuccess) return -ENOMEM;
-    from.end = from.start + to.size();
-  }
-  const KernReturn result = map.remap(from, to, (flags & MREMAP_DONTUNMAP) != 0);
   return result == KernReturn::kSuccess ? static_cast<long>(target.value()) : answer(result);
 }
 

@@ -125,16 +125,17 @@ void resolve(siginfo_t* info, ucontext_t* context) {
 }
 
 /// SIGSEGV inside the window: of our own making (the fork protection), or foreign memory's.
-bool own_segv(siginfo_t* info, ucontext_t* context) {
+bool own_segv(siginfo_t* info) {
   if (!live().ready() || !layout::in_window(fault_address(*info).value())) return false;
   if (live().pid() != static_cast<std::uint32_t>(raw_syscall(SYS_getpid))) {
     // A vfork child shares our memory and never gets here; a forked one has the fork's protection to lift. A child
     // made behind our back has no window at all (MADV_DONTFORK): better dead than reading zeros.
     return continue_forked_child();
   }
-  if (live().wait_for_fork()) return true;
-  (void)context;
-  return false;
+  const bool foreign = live().is_foreign(fault_address(*info));
+  const bool forking = live().host().fork_pending();
+  if (foreign && !forking) return false;  // the program's own business with its file or code
+  return live().wait_for_fork();
 }
 
 void on_fault(int signal, siginfo_t* info, void* raw_context) {
@@ -145,7 +146,7 @@ void on_fault(int signal, siginfo_t* info, void* raw_context) {
     resolve(info, context);
     return;
   }
-  if (memory_fault && signal == SIGSEGV && own_segv(info, context)) return;
+  if (memory_fault && signal == SIGSEGV && own_segv(info)) return;
   if (memory_fault && fix_up(context)) return;
   deliver(signal, info, context);
 }

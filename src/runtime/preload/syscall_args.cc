@@ -18,7 +18,7 @@ constexpr ArgSpec in_len(std::int8_t arg, std::uint16_t unit = 1) { return {ArgK
 constexpr ArgSpec out_len(std::int8_t arg, std::uint16_t unit = 1) { return {ArgKind::kOut, arg, unit}; }
 constexpr ArgSpec inout_len(std::int8_t arg, std::uint16_t unit = 1) { return {ArgKind::kInOut, arg, unit}; }
 constexpr ArgSpec special(ArgKind kind, std::int8_t arg = -1, std::uint16_t unit = 0) { return {kind, arg, unit}; }
-constexpr ArgSpec guess() { return {ArgKind::kGuess, -1, 4096}; }
+constexpr ArgSpec guess() { return {ArgKind::kGuess, -1, 32768}; }
 
 constexpr std::uint16_t kStat = 144;
 constexpr std::uint16_t kTimespec = 16;

@@ -142,9 +142,9 @@ void need_mmsg(Pinner& pinner, std::uint64_t array, std::uint64_t count, Access 
 
 /// A structure of unknown shape: itself, and whatever its words point to in the window.
 void need_scan(Pinner& pinner, std::uint64_t address, std::uint64_t length) {
-  length = std::min<std::uint64_t>(length, kPageSize);
   pinner.need(address, length, Access::kWrite);
   pinner.flush();
+  length = std::min<std::uint64_t>(length, kPageSize);
   unsigned found = 0;
   for (std::uint64_t at = address & ~std::uint64_t{7}; at + 8 <= address + length && found < 6; at += 8) {
     std::uint64_t word = 0;
