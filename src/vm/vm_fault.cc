@@ -105,7 +105,7 @@ bool FaultState::worth_mapping(const Page& page, const Page& wanted, PageIndex i
       return true;
     case PageQueue::kInactive:
       if (page.has(Page::kReadAhead)) return wanted.has(Page::kReadAhead);
-      return index.value() / 4 == look_.index.value() / 4;
+      return index.value() / refault_group_ == look_.index.value() / refault_group_;
     case PageQueue::kNone:
     case PageQueue::kFree:
     case PageQueue::kLaundry:
@@ -126,6 +126,20 @@ bool FaultState::take_neighbour(VmObject& object, PageIndex index, const Page& w
   return false;
 }
 
+/// Withdrawn pages prove their use one small group at a time; but where all pages before the wanted one are
+/// active, a sequential pass is probably going on, and groups as large as the prefault cluster save it most
+/// of its faults.
+void FaultState::choose_refault_group(const VmObject& object) {
+  constexpr std::uint64_t kProof = 8;
+  const std::uint64_t at = look_.index.value();
+  refault_group_ = 4;
+  for (std::uint64_t i = 1; i <= kProof; ++i) {
+    const FrameNumber frame = at >= i ? object.pages.find(PageIndex{at - i}) : kNoFrame;
+    if (frame == kNoFrame || system_.page(frame).queue() != PageQueue::kActive) return;
+  }
+  refault_group_ = system_.tunables().prefault_cluster.value();
+}
+
 /// Completes a batch of one to the run of neighbours that are resident, idle and worth it, within the aligned
 /// cluster around it (or within what was just read) and the entry. `object` is the top object, locked.
 void FaultState::add_neighbours(VmObject& object, Batch& batch) {
@@ -141,6 +155,7 @@ void FaultState::add_neighbours(VmObject& object, Batch& batch) {
   low = std::max(low, look_.entry_first_index.value());
   high = std::min(high, entry_end().value());
   const Page& wanted = system_.page(batch.wanted());
+  if (wanted.queue() == PageQueue::kInactive) choose_refault_group(object);
   std::array<FrameNumber, kMax> before;
   std::size_t b = 0;
   while (at - b > low && take_neighbour(object, PageIndex{at - b - 1}, wanted, &before[b])) ++b;
@@ -175,10 +190,7 @@ void FaultState::touch(Page& page) {
   if (page.has(Page::kReadAhead)) {
     page.clear(Page::kReadAhead);
     count(system_.counters().readahead_hits);
-    const auto most = static_cast<std::uint32_t>(system_.tunables().readahead_min.value());
-    const std::uint32_t window = object.random_window.load(std::memory_order_relaxed);
-    object.random_window.store(std::min(std::max(window * 2, 2u), most), std::memory_order_relaxed);
-    object.random_misses.store(0, std::memory_order_relaxed);
+    object.neighbours.used(page.read_stamp);
   }
   if (page.is_wired()) return;
   if (system_.queues().activate(page) && !did_io_) count(system_.counters().reactivated);

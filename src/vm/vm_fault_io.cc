@@ -1,14 +1,13 @@
 // Page-in: which pages to read together, the read itself with no lock held, and what becomes of them.
 //
-// Read-ahead: a page-in that starts where the last one ended doubles the object's window (up to
-// readahead_max), reads forward only, and maps everything it brings, so that sequential access costs one
-// fault a window. A page-in that continues nothing reads an aligned cluster of random_window pages; only the
-// wanted one is mapped, the others wait on inactive, marked. A fault on a marked page is a hit: it maps its
-// marked neighbours and doubles random_window (up to readahead_min). Eight such reads without a hit halve it,
-// down to one page, so that truly random access pollutes nothing; every 32nd read then probes with two.
-// Frames for unasked pages come only from above free_min. readahead_hits: marked pages that were faulted on,
-// and the unasked pages of a sequential window once the next window starts at its end (they were mapped, so
-// their use is inferred).
+// Read-ahead: a page-in that starts where the last one ended (or a little further: what lies between was
+// resident) doubles the object's window up to readahead_max, reads forward only, and maps everything it
+// brings, so that sequential access costs one fault a window. A page-in that continues nothing reads an
+// aligned cluster of up to readahead_min pages, as far as such guesses have proved good (NeighbourGuess);
+// only the wanted page is mapped, the others wait on inactive, marked. A fault on a marked page is a hit and
+// maps its marked neighbours, too. Truly random access therefore reads single pages. Frames for unasked pages
+// come only from above free_min. readahead_hits: marked pages that were faulted on, and the unasked pages of
+// a sequential window once the next window starts at its end (they were mapped, so their use is inferred).
 #include <algorithm>
 
 #include "vm/vm_fault_state.h"
@@ -17,29 +16,29 @@
 
 namespace enchilada {
 namespace {
-constexpr std::uint32_t kMissesToShrink = 8;
-constexpr std::uint32_t kReadsToProbe = 32;
+// Resident pages that a sequential reader may meet between two page-ins.
+constexpr std::uint64_t kSequenceGap = 32;
 // Of one fault: what was read is evicted again before it can be used. Not an I/O error, but too little
 // memory; with other threads competing for it a few rounds are no proof of that.
 constexpr unsigned kMaxReads = 64;
 }  // namespace
 
-/// A page-in that continues nothing: adapts random_window to how earlier ones fared.
-void FaultState::note_random_read(VmObject& object) {
-  const std::uint32_t window = object.random_window.load(std::memory_order_relaxed);
-  const std::uint32_t misses = object.random_misses.fetch_add(1, std::memory_order_relaxed) + 1;
-  const bool change = window > 1 ? misses >= kMissesToShrink : misses >= kReadsToProbe;
-  if (!change) return;
-  object.random_window.store(window > 1 ? window / 2 : 2, std::memory_order_relaxed);
-  object.random_misses.store(0, std::memory_order_relaxed);
+/// The sequence that a page-in at `index` continues upwards; what was left out must be resident.
+SequenceTable::Sequence* FaultState::sequence_before(VmObject& object, PageIndex index) {
+  SequenceTable::Sequence* const last = object.reads.continued_by(index, kSequenceGap);
+  if (last == nullptr || last->high > index) return nullptr;
+  for (PageIndex at = last->high; at < index; ++at) {
+    if (object.pages.find(at) == kNoFrame) return nullptr;
+  }
+  return last;
 }
 
 /// How far to read before and after `index`. Decides whether this continues the last page-in.
 void FaultState::read_limits(VmObject& object, PageIndex index, std::uint64_t* before, std::uint64_t* after) {
   const VmTunables& t = system_.tunables();
   const bool told = look_.advice == Advice::kSequential;
-  const SequenceTable::Sequence* const last = object.reads.continued_by(index);
-  io_.sequential = look_.advice != Advice::kRandom && (told || (last != nullptr && last->high == index));
+  SequenceTable::Sequence* const last = sequence_before(object, index);
+  io_.sequential = look_.advice != Advice::kRandom && (told || last != nullptr);
   std::uint64_t window = 1;
   *before = 0;
   if (io_.sequential) {
@@ -47,8 +46,7 @@ void FaultState::read_limits(VmObject& object, PageIndex index, std::uint64_t* b
                                        told ? t.readahead_max.value() : t.readahead_min.value(),
                                        t.readahead_max.value());
   } else if (look_.advice != Advice::kRandom) {
-    note_random_read(object);
-    window = object.random_window.load(std::memory_order_relaxed);
+    window = object.neighbours.next(static_cast<std::uint32_t>(t.readahead_min.value()));
     *before = index.value() % window;
   }
   if (io_.sequential) wish(std::min(window * 2, t.readahead_max.value()));
@@ -102,7 +100,7 @@ FaultState::Step FaultState::take_frames_for_io(VmObject& object, PageIndex inde
     system_.objects().release(io_.all());
     return leave_objects(object, fail(FaultResult::kNoMemory));
   }
-  SequenceTable::Sequence* const last = object.reads.continued_by(index);
+  SequenceTable::Sequence* const last = sequence_before(object, index);
   if (io_.sequential && last != nullptr) count(system_.counters().readahead_hits, last->pending);
   const auto unasked = static_cast<std::uint32_t>(io_.sequential ? got - 1 : 0);
   object.reads.record(io_.sequential ? last : nullptr,
@@ -157,6 +155,7 @@ void FaultState::finish_page_in(bool good) {
     Page& page = system_.page(io_.frames[i]);
     const bool asked = i == io_.pos;
     page.set_act_count(asked ? kActInit : kActDecline);
+    page.read_stamp = object.neighbours.stamp();
     if (!asked && !io_.sequential) page.set(Page::kReadAhead);
     page.set_valid(true);
   }

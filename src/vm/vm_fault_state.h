@@ -86,8 +86,8 @@ class FaultState {
   void finish_page_in(bool good);
   void discard_from_io(std::size_t from, std::size_t to);
   Step take_frames_for_io(VmObject& object, PageIndex index, std::uint64_t before, std::uint64_t n);
+  static SequenceTable::Sequence* sequence_before(VmObject& object, PageIndex index);
   void read_limits(VmObject& object, PageIndex index, std::uint64_t* before, std::uint64_t* after);
-  void note_random_read(VmObject& object);
 
   // Zero-fill.
   unsigned fill_width(VmObject& top) const;
@@ -99,6 +99,7 @@ class FaultState {
   void open_window(unsigned width);
   void note_present(VmObject& object, std::uint64_t shift);
   [[nodiscard]] bool is_open(PageIndex index) const;
+  void choose_refault_group(const VmObject& object);
   void add_neighbours(VmObject& top, Batch& batch);
   bool take_neighbour(VmObject& top, PageIndex index, const Page& wanted, FrameNumber* frame);
   [[nodiscard]] bool worth_mapping(const Page& page, const Page& wanted, PageIndex index) const;
@@ -137,6 +138,7 @@ class FaultState {
   MapLookup look_;
   Window window_;
   unsigned fill_width_ = 1;
+  std::uint64_t refault_group_ = 4;  // withdrawn pages are brought back in aligned groups of so many
   Page* wait_on_ = nullptr;
   Page* kept_ = nullptr;  // the wanted page, still busy after the fault is done (unbusy_all())
   FaultResult failure_ = FaultResult::kNotMapped;

@@ -27,9 +27,7 @@ VmObject* VmObjectZone::allocate_anonymous(PageCount size) {
   if (object == nullptr) return nullptr;
   object->size = size;
   object->flags = VmObject::kOneMapping;
-  object->random_window.store(static_cast<std::uint32_t>(system_.tunables().readahead_min.value()),
-                              std::memory_order_relaxed);
-  object->random_misses.store(0, std::memory_order_relaxed);
+  object->neighbours.reset(static_cast<std::uint32_t>(system_.tunables().readahead_min.value()));
   object->ref_count.store(1, std::memory_order_release);
   MutexLock guard(lock_);
   object->live = true;

@@ -46,11 +46,10 @@ class VmObject {
   ListLink<VmObject> shadow_link;  // the backing object's lock
   IntrusiveList<VmObject, &VmObject::shadow_link> shadows;  // lock
 
-  SequenceTable reads;                          // lock; clusters that were paged in
-  SequenceTable fills;                          // lock; clusters that were zero-filled
-  std::atomic<std::uint32_t> random_window{0};  // window for page-ins that continue nothing; any time
-  std::atomic<std::uint32_t> random_misses{0};  // such page-ins since the last hit; any time
-  std::uint64_t bypass_retry = 0;               // try again to bypass when this many pages are here
+  SequenceTable reads;             // lock; clusters that were paged in
+  SequenceTable fills;             // lock; clusters that were zero-filled
+  NeighbourGuess neighbours;       // any time; for page-ins that continue nothing
+  std::uint64_t bypass_retry = 0;  // try again to bypass when this many pages are here
 
   ListLink<VmObject> zone_link;  // the zone's lock
   bool live = false;             // the zone's lock

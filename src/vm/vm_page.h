@@ -100,7 +100,8 @@ struct Page {
   std::atomic<std::uint8_t> dirty{0};  // modified as far as the engine was told; a mapping may know more
   std::atomic<std::uint8_t> valid{0};  // contents are good; changed by the busy holder
   std::atomic<std::uint8_t> flags{0};
-  std::uint8_t order = 0;  // free: log2 of the block that starts here, or kNotHead (free-list lock)
+  std::uint8_t read_stamp = 0;  // kReadAhead: when it was read (NeighbourGuess); the busy holder's
+  std::uint8_t order = 0;       // free: log2 of the block that starts here, or kNotHead (free-list lock)
 
   static constexpr std::uint8_t kNotHead = 0xff;
 
