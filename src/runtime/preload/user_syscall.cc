@@ -223,6 +223,41 @@ std::uint64_t arg_of(const ucontext_t& context, unsigned i) {
   return static_cast<std::uint64_t>(context.uc_mcontext.gregs[kRegisters[i]]);
 }
 
+bool is_vectored(long nr) {
+  return nr == SYS_readv || nr == SYS_writev || nr == SYS_preadv || nr == SYS_pwritev || nr == SYS_preadv2 ||
+         nr == SYS_pwritev2;
+}
+
+/// Where a vectored transfer stands: the element under way and how much of it is done.
+struct VectorCursor {
+  std::uint64_t array;
+  std::uint64_t count;
+  std::uint64_t element = 0;
+  std::uint64_t done = 0;
+};
+
+/// The next piece of a vector: few elements, few bytes. Returns its bytes; *pieces is the number of elements, 0 at the
+/// end. False: the array is not readable.
+bool cut_vector(VectorCursor& cursor, iovec* out, unsigned most, unsigned* pieces, std::uint64_t* bytes) {
+  *pieces = 0;
+  *bytes = 0;
+  const std::uint64_t limit = live().pin_limit();
+  while (cursor.element < cursor.count && *pieces < most && *bytes < limit) {
+    std::uint64_t base = 0;
+    std::uint64_t length = 0;
+    const std::uint64_t at = cursor.array + cursor.element * sizeof(iovec);
+    if (!peek(at, &base) || !peek(at + 8, &length)) return false;
+    const std::uint64_t part = std::min(length - cursor.done, limit - *bytes);
+    if (part != 0) out[(*pieces)++] = {reinterpret_cast<void*>(base + cursor.done), part};
+    *bytes += part;
+    cursor.done += part;
+    if (cursor.done < length) continue;
+    ++cursor.element;
+    cursor.done = 0;
+  }
+  return true;
+}
+
 /// Sends the call to the user gadget: the handler returns into it.
 void go_to_gadget(ucontext_t& context, std::uint64_t nr, const std::uint64_t* args) {
   auto* regs = context.uc_mcontext.gregs;
@@ -236,6 +271,13 @@ void go_to_gadget(ucontext_t& context, std::uint64_t nr, const std::uint64_t* ar
   call.nr = nr;
   std::copy(args, args + 6, call.args);
   cut_into_pieces(call);
+  if (is_vectored(static_cast<long>(nr))) {  // made without libc: a short transfer is what it may get
+    VectorCursor cursor{call.args[1], std::min<std::uint64_t>(call.args[2], 1024)};
+    iovec pieces[12];
+    unsigned n = 0;
+    std::uint64_t bytes = 0;
+    if (cut_vector(cursor, pieces, 12, &n, &bytes) && cursor.element > 0) call.args[2] = cursor.element;
+  }
   call.pin_depth = pin_call(thread, nr, call.args, 0);
   ++thread.calls;
   regs[REG_RAX] = static_cast<greg_t>(nr);
@@ -427,7 +469,44 @@ bool handle_trapped_call(ucontext_t& context) {
   return true;
 }
 
+namespace {
+
+/// readv, writev and their kin in pieces that may be pinned (rule 8); stops at a short result.
+long vectored_call(long nr, long fd, std::uint64_t array, std::uint64_t count, long offset, long flags) {
+  constexpr unsigned kPieces = 12;
+  ThreadRecord& thread = this_thread();
+  const auto key = reinterpret_cast<std::uint64_t>(__builtin_frame_address(0));
+  const bool reads = nr == SYS_readv || nr == SYS_preadv || nr == SYS_preadv2;
+  VectorCursor cursor{array, count};
+  long total = 0;
+  for (;;) {
+    iovec pieces[kPieces];
+    unsigned n = 0;
+    std::uint64_t bytes = 0;
+    if (!cut_vector(cursor, pieces, kPieces, &n, &bytes)) return total > 0 ? total : -EFAULT;
+    if (n == 0 && total > 0) return total;
+    drop_abandoned_pins(thread, key);
+    Pinner pinner(thread, key);
+    for (unsigned i = 0; i < n; ++i) {
+      pinner.need(reinterpret_cast<std::uint64_t>(pieces[i].iov_base), pieces[i].iov_len,
+                  reads ? Access::kWrite : Access::kRead);
+    }
+    pinner.flush();
+    const long at = offset == -1 ? -1 : offset + total;  // -1: the descriptor's own position (preadv2)
+    const long result = window_syscall(nr, fd, as_long(pieces), n, at, 0, flags);
+    pin_set().unpin_to(thread.pins, pinner.depth_before());
+    if (result < 0) return total > 0 ? total : result;
+    total += result;
+    if (n == 0 || static_cast<std::uint64_t>(result) < bytes) return total;
+  }
+}
+
+}  // namespace
+
 long user_syscall(long nr, long a, long b, long c, long d, long e, long f) {
+  if (is_vectored(nr) && c >= 0 && c <= 1024) {
+    return vectored_call(nr, a, static_cast<std::uint64_t>(b), static_cast<std::uint64_t>(c), d, f);
+  }
   ThreadRecord& thread = this_thread();
   PendingCall call;
   call.nr = static_cast<std::uint64_t>(nr);
