@@ -196,14 +196,16 @@ void FaultState::touch(Page& page) {
   if (system_.queues().activate(page) && !did_io_) count(system_.counters().reactivated);
 }
 
-/// Neighbours that were inactive are mapped now, so they belong on active; nothing is known of their use yet.
+/// Neighbours that were inactive are mapped now, so they belong on active. Nothing is known of their use yet,
+/// but in a sequential pass they stay as old as the wanted page, for the sake of long runs
+/// (finish_page_in()).
 void FaultState::settle_neighbours(const Batch& batch) {
   std::array<FrameNumber, kMax> moved;
   std::size_t n = 0;
   for (const FrameNumber frame : batch.all()) {
     Page& page = system_.page(frame);
     if (page.queue() != PageQueue::kInactive) continue;
-    page.set_act_count(std::max(page.act_count(), kActDecline));
+    page.set_act_count(std::max(page.act_count(), refault_group_ > 4 ? kActInit : kActDecline));
     moved[n++] = frame;
   }
   if (n > 0) system_.queues().move({moved.data(), n}, PageQueue::kActive);

@@ -17,7 +17,7 @@
 namespace enchilada {
 namespace {
 // Resident pages that a sequential reader may meet between two page-ins.
-constexpr std::uint64_t kSequenceGap = 32;
+constexpr std::uint64_t kSequenceGap = 64;
 // Of one fault: what was read is evicted again before it can be used. Not an I/O error, but too little
 // memory; with other threads competing for it a few rounds are no proof of that.
 constexpr unsigned kMaxReads = 64;
@@ -154,7 +154,9 @@ void FaultState::finish_page_in(bool good) {
   for (std::size_t i = 0; i < io_.count; ++i) {
     Page& page = system_.page(io_.frames[i]);
     const bool asked = i == io_.pos;
-    page.set_act_count(asked ? kActInit : kActDecline);
+    // What a sequence brings in together keeps one age, so that it also goes together: runs of evicted pages
+    // stay long, and the next pass reads them with few operations.
+    page.set_act_count(asked || io_.sequential ? kActInit : kActDecline);
     page.read_stamp = object.neighbours.stamp();
     if (!asked && !io_.sequential) page.set(Page::kReadAhead);
     page.set_valid(true);
