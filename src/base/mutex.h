@@ -81,7 +81,7 @@ class CAPABILITY("mutex") Mutex {
 #endif
   }
   std::atomic<std::uint32_t> word_{0};
-  LockRank rank_;
+  [[maybe_unused]] LockRank rank_;
 };
 
 /// Shared/exclusive lock; writers are preferred so that readers cannot starve them.
@@ -118,7 +118,7 @@ class CAPABILITY("shared_mutex") SharedMutex {
   static constexpr std::uint32_t kWriterWaiting = 1u << 30;
   static constexpr std::uint32_t kReaders = kWriterWaiting - 1;
   std::atomic<std::uint32_t> word_{0};
-  LockRank rank_;
+  [[maybe_unused]] LockRank rank_;
 };
 
 class SCOPED_CAPABILITY MutexLock {
