@@ -41,7 +41,7 @@ bool VmObjectZone::shadow(VmObject** object, PageIndex* offset, PageCount length
 }
 
 bool VmObjectZone::coalesce(VmObject& object, PageIndex offset, PageCount size, PageCount extra) {
-  if (object.backing != nullptr) collapse(object);
+  collapse(object);
   WriteLock guard(object.lock);
   if (object.backing != nullptr) return false;
   const PageIndex end = offset + size;

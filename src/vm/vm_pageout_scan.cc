@@ -177,6 +177,7 @@ std::size_t PageDaemon::withdraw(std::span<FrameNumber> victims, std::size_t n) 
 }
 
 std::size_t PageDaemon::scan_active(std::size_t pages) {
+  MutexLock guard(run_lock_);
   std::array<FrameNumber, kBatch> batch;
   std::array<FrameNumber, 64> victims;
   std::size_t busy = 0;
