@@ -183,14 +183,16 @@ PROBE(child_outlives_its_parent) {
     fill(p, bytes, 10);
     push_out();
     good = good && first_wrong(p, bytes, 10) < 0;
-    EXPECT(write(ends[1], good ? "y" : "n", 1) == 1);
+    const pid_t answer = good ? getpid() : -1;
+    EXPECT(write(ends[1], &answer, sizeof answer) == sizeof answer);
     _exit(0);
   }
   EXPECT_CHILD_OK(child);
   EXPECT(close(ends[1]) == 0);
-  char answer = 0;
-  EXPECT(read(ends[0], &answer, 1) == 1 && answer == 'y');
+  pid_t answer = 0;
+  EXPECT(read(ends[0], &answer, sizeof answer) == sizeof answer && answer > 0);
   EXPECT_PATTERN(p, bytes, 9);
+  wait_until_gone(answer);
 }
 
 PROBE(many_children_at_once) {
@@ -649,7 +651,8 @@ PROBE(parent_killed_child_goes_on) {
       fill(p, 2 * ram(), 29);
       push_out();
       good = good && first_wrong(p, 2 * ram(), 29) < 0;
-      (void)!write(ends[1], good ? "y" : "n", 1);
+      const pid_t answer = good ? getpid() : -1;
+      (void)!write(ends[1], &answer, sizeof answer);
       _exit(0);
     }
     (void)!write(ends[1], "r", 1);
@@ -661,8 +664,9 @@ PROBE(parent_killed_child_goes_on) {
   EXPECT(kill(parent, SIGKILL) == 0);
   EXPECT_EQ(waitpid(parent, nullptr, 0), parent);
   EXPECT(close(ends[1]) == 0);
-  char answer = 0;
-  EXPECT(read(ends[0], &answer, 1) == 1 && answer == 'y');
+  pid_t answer = 0;
+  EXPECT(read(ends[0], &answer, sizeof answer) == sizeof answer && answer > 0);
+  wait_until_gone(answer);
 }
 
 PROBE(a_process_that_makes_itself_a_daemon) {
@@ -684,7 +688,8 @@ PROBE(a_process_that_makes_itself_a_daemon) {
     push_out();
     good = good && first_wrong(p, ram(), 31) < 0;
     int fd = open((path + "~").c_str(), O_CREAT | O_WRONLY, 0600);
-    (void)!write(fd, good ? "good" : "bad!", 4);
+    const pid_t answer = good ? getpid() : -1;
+    (void)!write(fd, &answer, sizeof answer);
     close(fd);
     rename((path + "~").c_str(), path.c_str());
     _exit(0);
@@ -696,10 +701,11 @@ PROBE(a_process_that_makes_itself_a_daemon) {
     if (fd < 0) usleep(10000);
   }
   EXPECT(fd >= 0);
-  char answer[4];
-  EXPECT(read(fd, answer, 4) == 4 && memcmp(answer, "good", 4) == 0);
+  pid_t answer = 0;
+  EXPECT(read(fd, &answer, sizeof answer) == sizeof answer && answer > 0);
   EXPECT(unlink(path.c_str()) == 0);
   EXPECT_PATTERN(p, ram(), 30);
+  wait_until_gone(answer);
 }
 
 PROBE(memory_marked_dontfork_or_wipeonfork) {

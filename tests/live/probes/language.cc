@@ -112,17 +112,20 @@ PROBE(code_loaded_at_run_time) {
 }
 
 PROBE(futures_and_tasks) {
-  std::vector<std::future<uint64_t>> results;
+  std::vector<std::future<std::vector<uint64_t>>> results;
   const size_t each = ram() / 4 / 8;
   for (uint64_t i = 0; i < 12; i++) {
     results.push_back(std::async(std::launch::async, [=] {
       std::vector<uint64_t> v(each);
       std::iota(v.begin(), v.end(), i);
       std::reverse(v.begin(), v.end());
-      return std::accumulate(v.begin(), v.end(), uint64_t{0});
+      return v;
     }));
   }
-  for (uint64_t i = 0; i < 12; i++) EXPECT_EQ(results[i].get(), each * i + each * (each - 1) / 2);
+  for (uint64_t i = 0; i < 12; i++) {
+    const auto v = results[i].get();
+    EXPECT_EQ(std::accumulate(v.begin(), v.end(), uint64_t{0}), each * i + each * (each - 1) / 2);
+  }
 }
 
 PROBE(environment_and_exit_handlers) {

@@ -74,6 +74,8 @@ char* heap_string(const std::string& text);
 
 /// Waits for the child and demands exit status 0.
 void expect_child_ok(pid_t child, const char* file, int line);
+/// Waits until a process that is not our child has ended (or is a zombie that others must reap).
+void wait_until_gone(pid_t pid);
 /// A file of its own, opened read-write and already removed from its folder.
 int scratch_file();
 /// The folder for scratch files (TMPDIR, else /tmp).

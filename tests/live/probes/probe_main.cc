@@ -131,6 +131,20 @@ std::string scratch_folder() {
   return folder && *folder ? folder : "/tmp";
 }
 
+void wait_until_gone(pid_t pid) {
+  const std::string path = "/proc/" + std::to_string(pid) + "/stat";
+  for (int i = 0; i < 3000; i++) {
+    char text[1000] = {};
+    const int fd = open(path.c_str(), O_RDONLY);
+    const ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    if (fd >= 0) close(fd);
+    const char* state = n > 0 ? strrchr(text, ')') : nullptr;
+    if (!state || state[2] == 'Z' || state[2] == 'X') return;
+    usleep(10000);
+  }
+  fail(__FILE__, __LINE__, "the process ended");
+}
+
 int scratch_file() {
   std::string name = scratch_folder() + "/probe-XXXXXX";
   int fd = mkstemp(name.data());
