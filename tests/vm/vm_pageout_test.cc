@@ -185,6 +185,40 @@ TEST_P(Daemon, PinnedPagesCountAsUsed) {
   for (std::uint64_t i = 0; i < 500; ++i) ASSERT_EQ(m.read(*map, m.page(base, i)), i);
 }
 
+TEST_P(Daemon, PagesOfADeadObjectWaitWhileTheMachinePinsThem) {
+  FakeMachine m(options(GetParam(), 64));
+  auto map = m.make_map();
+  const VirtAddr base = m.map_pages(*map, 20);
+  for (std::uint64_t i = 0; i < 20; ++i) (void)m.write(*map, m.page(base, i), i);
+  auto& table = static_cast<FakePmap&>(map->pmap()).table;
+  for (std::uint64_t i = 0; i < 3; ++i) {
+    m.pmaps.pinned.insert(table.at(m.page(base, i).value()).frame.value());
+  }
+  ASSERT_EQ(map->remove({base, m.page(base, 20)}), KernReturn::kSuccess);
+  EXPECT_EQ(m.system->queues().length(PageQueue::kLimbo), 3u);
+  EXPECT_EQ(m.resident(), 3u);
+  m.system->validate();
+  m.pmaps.pinned.clear();
+  const VirtAddr again = m.map_pages(*map, 200);
+  for (std::uint64_t i = 0; i < 200; ++i) {
+    ASSERT_EQ(m.write(*map, m.page(again, i), i), FaultResult::kResolved);
+  }
+  EXPECT_EQ(m.system->queues().length(PageQueue::kLimbo), 0u);
+  for (std::uint64_t i = 0; i < 200; ++i) ASSERT_EQ(m.read(*map, m.page(again, i)), i);
+}
+
+TEST_P(Daemon, ALoopLargerThanMemoryIsReadInLongRuns) {
+  FakeMachine m(options(GetParam(), 1024));
+  auto map = m.make_map();
+  const VirtAddr base = m.map_pages(*map, 1300);
+  for (std::uint64_t i = 0; i < 1300; ++i) (void)m.write(*map, m.page(base, i), i);
+  const std::uint64_t reads = get(m.counters.swapin);
+  for (int round = 0; round < 4; ++round) {
+    for (std::uint64_t i = 0; i < 1300; ++i) ASSERT_EQ(m.read(*map, m.page(base, i)), i);
+  }
+  EXPECT_LE(get(m.counters.swapin) - reads, 4 * 1300u / 16);
+}
+
 TEST_P(Daemon, NearlyFullSwapGivesUpCopiesOfResidentPages) {
   FakeOptions o = options(GetParam(), 128);
   o.swap_pages = 320;
