@@ -1,15 +1,17 @@
 // Pmap and PmapSystem: mappings, as the engine sees them.
 //
-// The law of the pmap (from the article): a pmap holds no state that cannot be thrown away. Every mapping that is not
-// wired may vanish at any time and costs one soft fault. The engine never asks a pmap what is resident.
+// The law of the pmap (from the article): a pmap holds no state that cannot be thrown away. Every mapping
+// that is not wired may vanish at any time and costs one soft fault. The engine never asks a pmap what is
+// resident.
 //
-// A Pmap is one address space. PmapSystem is what all address spaces of a machine share: operations on frames,
-// whichever pmaps map them. Machines may map a frame at one address only (the host does): enter() then steals it.
+// A Pmap is one address space. PmapSystem is what all address spaces of a machine share: operations on
+// frames, whichever pmaps map them. Machines may map a frame at one address only (the host does): enter()
+// then steals it.
 //
-// Shared preconditions: addresses are page aligned; every frame passed to enter() is busy (held by the caller).
-// Modified and referenced bits that a mapping carried are reported to the PageStateSink before the mapping is gone,
-// with the frame; the sink never blocks. A machine without dirty bits reports every frame that was mapped writable
-// as modified.
+// Shared preconditions: addresses are page aligned; every frame passed to enter() is busy (held by the
+// caller). Modified and referenced bits that a mapping carried are reported to the PageStateSink before the
+// mapping is gone, with the frame; the sink never blocks. A machine without dirty bits reports every frame
+// that was mapped writable as modified.
 #pragma once
 
 #include <memory>
@@ -35,10 +37,11 @@ class Pmap {
  public:
   virtual ~Pmap() = default;
 
-  /// Maps frames[i] at va + i pages with `prot` (kRead, kReadWrite, or with kExecute), replacing what was there;
-  /// mapping the frame that is already there changes its protection only. Returns how many of the leading frames
-  /// are now mapped: the first always, unless the machine is out of table memory or the address raced away (0: the
-  /// access will simply fault again). Called with the frames busy; may be called with map and object locks held.
+  /// Maps frames[i] at va + i pages with `prot` (kRead, kReadWrite, or with kExecute), replacing what was
+  /// there; mapping the frame that is already there changes its protection only. Returns how many of the
+  /// leading frames are now mapped: the first always, unless the machine is out of table memory or the
+  /// address raced away (0: the access will simply fault again). Called with the frames busy; may be called
+  /// with map and object locks held.
   virtual PageCount enter(VirtAddr va, std::span<const FrameNumber> frames, Prot prot, Access access,
                           Wiring wiring) = 0;
 
@@ -48,7 +51,8 @@ class Pmap {
   /// Takes rights away: after it no mapping in the range allows more than `prot` (kNone removes).
   virtual void protect(VirtRange range, Prot prot) = 0;
 
-  /// Mappings in the range are wired no more: the law holds for them again. Nothing to do where it makes no difference.
+  /// Mappings in the range are wired no more: the law holds for them again. Nothing to do where it makes no
+  /// difference.
   virtual void unwire(VirtRange range) { (void)range; }
 
   /// Copies mappings read-only from `source` at the same addresses; may do nothing. Used at fork.
@@ -67,12 +71,12 @@ class PmapSystem {
   /// Set once, before the first enter().
   virtual void set_sink(PageStateSink& sink) = 0;
 
-  /// True when ts_referenced() means something. Without reference bits (the host) the page daemon samples use by
-  /// unmapping a page and seeing whether it faults back.
+  /// True when ts_referenced() means something. Without reference bits (the host) the page daemon samples use
+  /// by unmapping a page and seeing whether it faults back.
   [[nodiscard]] virtual bool has_reference_bits() const = 0;
 
-  /// Removes all mappings of all these frames (batch: one shoot-down where the machine can). refused[i] is set true
-  /// when frame i is pinned by the machine just now (a system call is using it) and stays mapped.
+  /// Removes all mappings of all these frames (batch: one shoot-down where the machine can). refused[i] is
+  /// set true when frame i is pinned by the machine just now (a system call is using it) and stays mapped.
   /// The frames are exclusively busy. Neighbours in `frames` that are neighbours in memory are cheapest.
   virtual void remove_all(std::span<const FrameNumber> frames, std::span<bool> refused) = 0;
 

@@ -7,16 +7,16 @@
 namespace enchilada {
 
 /// What became of a fault.
-enum class [[nodiscard]] FaultResult : std::uint8_t {
-  kResolved,        // try the access again
-  kNotMapped,       // no entry: SIGSEGV, SEGV_MAPERR
-  kProtection,      // entry forbids it: SIGSEGV, SEGV_ACCERR
-  kIoError,         // page-in failed: SIGBUS
-  kNoMemory,        // nothing can be reclaimed and swap takes nothing: the program cannot go on
+enum class [[nodiscard]] FaultResult : std::uint8_t{
+    kResolved,    // try the access again
+    kNotMapped,   // no entry: SIGSEGV, SEGV_MAPERR
+    kProtection,  // entry forbids it: SIGSEGV, SEGV_ACCERR
+    kIoError,     // page-in failed: SIGBUS
+    kNoMemory,    // nothing can be reclaimed and swap takes nothing: the program cannot go on
 };
 
-/// Resolves a fault at `address` (any alignment) in `map`. Holds no lock on entry and exit. Never allocates from the
-/// C library. Reclaims memory itself when frames are short.
+/// Resolves a fault at `address` (any alignment) in `map`. Holds no lock on entry and exit. Never allocates
+/// from the C library. Reclaims memory itself when frames are short.
 FaultResult vm_fault(VmMap& map, VirtAddr address, Access access);
 
 /// Makes [range] resident and wires each page once more / unwires it (vm_map_wire's worker). All or nothing.

@@ -49,9 +49,10 @@ class Pager {
   virtual PagerReturn get_pages(PagerHandle& handle, PageIndex first,
                                 std::span<const FrameNumber> frames) = 0;
 
-  /// Writes pages, of any objects and places, in as few writes as it can; each request's verdict says what became of
-  /// it (kOk, kClean, kFail, kError). A failed page keeps no store copy newer than the frame. Neighbours of one object
-  /// that lie together in `requests` are stored together, so that one read can fetch them.
+  /// Writes pages, of any objects and places, in as few writes as it can; each request's verdict says what
+  /// became of it (kOk, kClean, kFail, kError). A failed page keeps no store copy newer than the frame.
+  /// Neighbours of one object that lie together in `requests` are stored together, so that one read can fetch
+  /// them.
   virtual void put(std::span<PutRequest> requests) = 0;
 
   /// The same for consecutive pages of one object: frames[i] is page first+i.

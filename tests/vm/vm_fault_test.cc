@@ -152,7 +152,8 @@ TEST(VmFault, SeveralStreamsInOneObjectAreRecognised) {
   auto map = m.make_map();
   const VirtAddr base = m.map_pages(*map, 1024);
   for (std::uint64_t i = 0; i < 256; ++i) {
-    for (std::uint64_t stream = 0; stream < 4; ++stream) (void)m.write(*map, m.page(base, 256 * stream + i), i);
+    for (std::uint64_t stream = 0; stream < 4; ++stream)
+      (void)m.write(*map, m.page(base, 256 * stream + i), i);
   }
   EXPECT_LE(get(m.counters.vm_faults), 4 * (6u + 256 / 16));
 }
