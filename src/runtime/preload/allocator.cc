@@ -1,8 +1,8 @@
 // The malloc family: mimalloc, whose memory comes from our mmap and so lies in the window.
 //
-// Exceptions go to the resident heap: calls from the dynamic loader (thread tables: freed with all signals blocked),
-// the C library's stdio buffers and FILEs (its own system calls on them then need no trap, and fork's walk over them
-// finds them resident), and whatever runs under ResidentMalloc.
+// Exceptions go to the resident heap: calls from the dynamic loader (thread tables: freed with all signals
+// blocked), the C library's stdio buffers and FILEs (its own system calls on them then need no trap, and
+// fork's walk over them finds them resident), and whatever runs under ResidentMalloc.
 #include <errno.h>
 #include <gnu/libc-version.h>
 #include <link.h>
@@ -80,7 +80,9 @@ void* or_errno(void* p) {
 
 /// mimalloc 2.0.9 takes blocks of a power of two for aligned, which they are not when the first lies at 0x180
 /// (alignments 256 and 512): an odd size makes it look.
-std::size_t odd(std::size_t bytes) { return (bytes & (bytes - 1)) == 0 ? bytes + 1 : bytes; }
+std::size_t odd(std::size_t bytes) {
+  return (bytes & (bytes - 1)) == 0 ? bytes + 1 : bytes;
+}
 
 void* resident_or_errno(std::size_t bytes, std::size_t alignment = 16) {
   void* p = resident_allocate(bytes, alignment);
@@ -105,7 +107,9 @@ ENCHILADA_EXPORT void free(void* block) {
   mi_free(block);
 }
 
-ENCHILADA_EXPORT void cfree(void* block) { free(block); }
+ENCHILADA_EXPORT void cfree(void* block) {
+  free(block);
+}
 
 ENCHILADA_EXPORT void* calloc(std::size_t n, std::size_t bytes) {
   std::size_t total = 0;
@@ -159,8 +163,12 @@ ENCHILADA_EXPORT int posix_memalign(void** block, std::size_t alignment, std::si
   return mi_posix_memalign(block, alignment, odd(bytes));
 }
 
-ENCHILADA_EXPORT void* valloc(std::size_t bytes) { return or_errno(mi_valloc(bytes)); }
-ENCHILADA_EXPORT void* pvalloc(std::size_t bytes) { return or_errno(mi_pvalloc(bytes)); }
+ENCHILADA_EXPORT void* valloc(std::size_t bytes) {
+  return or_errno(mi_valloc(bytes));
+}
+ENCHILADA_EXPORT void* pvalloc(std::size_t bytes) {
+  return or_errno(mi_pvalloc(bytes));
+}
 
 ENCHILADA_EXPORT std::size_t malloc_usable_size(void* block) {
   if (block == nullptr) return 0;

@@ -54,13 +54,15 @@ template <class Visit>
 void for_each_overlap(VirtRange range, Visit visit) REQUIRES(table_lock) {
   for (std::size_t i = 0; i < table_size.load(); ++i) {
     if (table[i].range.overlaps(range)) {
-      visit(table[i], VirtRange{std::max(table[i].range.start, range.start), std::min(table[i].range.end, range.end)});
+      visit(table[i],
+            VirtRange{std::max(table[i].range.start, range.start), std::min(table[i].range.end, range.end)});
     }
   }
 }
 
 void protect_kernel(VirtRange range, int prot) {
-  window_syscall(SYS_mprotect, static_cast<long>(range.start.value()), static_cast<long>(range.size().value()), prot);
+  window_syscall(SYS_mprotect, static_cast<long>(range.start.value()),
+                 static_cast<long>(range.size().value()), prot);
 }
 
 }  // namespace
@@ -78,8 +80,8 @@ long install_foreign(VirtRange range, int prot, int flags, int fd, std::uint64_t
   VirtAddr address;
   if (live().map().map(request, &address) != KernReturn::kSuccess) return -ENOMEM;
   const long answer =
-      window_syscall(SYS_mmap, static_cast<long>(range.start.value()), static_cast<long>(range.size().value()), prot,
-                     flags, fd, static_cast<long>(offset));
+      window_syscall(SYS_mmap, static_cast<long>(range.start.value()),
+                     static_cast<long>(range.size().value()), prot, flags, fd, static_cast<long>(offset));
   MutexLock guard(table_lock);
   const bool was_cut = cut(range);
   CHECK(was_cut);

@@ -1,8 +1,9 @@
 // Foreign ranges: kernel mappings (files, shared memory, executable code) at addresses inside the window.
 //
-// The program put them there with MAP_FIXED, or made managed memory executable. The engine's map holds a kForeign
-// entry for each, so the addresses stay taken; the mapping itself is the kernel's. Invariant: a range is in the table
-// if and only if the kernel mapping at it is not the window's own. Callers are inside the engine (gate held).
+// The program put them there with MAP_FIXED, or made managed memory executable. The engine's map holds a
+// kForeign entry for each, so the addresses stay taken; the mapping itself is the kernel's. Invariant: a
+// range is in the table if and only if the kernel mapping at it is not the window's own. Callers are inside
+// the engine (gate held).
 #pragma once
 
 #include "base/units.h"
@@ -18,8 +19,8 @@ void release_foreign(VirtRange range);
 [[nodiscard]] bool has_foreign(VirtRange range);
 /// Every page of it is foreign.
 [[nodiscard]] bool only_foreign(VirtRange range);
-/// After a kernel mprotect over a mixed range: notes the foreign parts' new protection and makes the window's own
-/// parts read-write again.
+/// After a kernel mprotect over a mixed range: notes the foreign parts' new protection and makes the window's
+/// own parts read-write again.
 void note_foreign_protection(VirtRange range, int prot);
 /// After the whole window was PROT_NONE for a fork: the foreign ranges' own protections again.
 void reapply_foreign_protection();

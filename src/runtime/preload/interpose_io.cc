@@ -1,8 +1,8 @@
 // Input and output by symbol: the usual calls need no trap when their buffers are managed memory.
 //
-// A call without a window address goes to libc's own function (which is a cancellation point); one with goes through
-// user_syscall(). What is not here is caught by the filter. Vectored calls must be here: their buffers hide behind
-// an array that usually lies on the stack, where the filter does not see them.
+// A call without a window address goes to libc's own function (which is a cancellation point); one with goes
+// through user_syscall(). What is not here is caught by the filter. Vectored calls must be here: their
+// buffers hide behind an array that usually lies on the stack, where the filter does not see them.
 #include <errno.h>
 #include <poll.h>
 #include <stdarg.h>
@@ -27,7 +27,9 @@ using enchilada::layout::in_window;
 
 namespace {
 
-bool managed(const void* p) { return in_window(reinterpret_cast<std::uint64_t>(p)) && live().ready(); }
+bool managed(const void* p) {
+  return in_window(reinterpret_cast<std::uint64_t>(p)) && live().ready();
+}
 
 bool managed_iov(const iovec* iov, std::uint64_t n) {
   if (!live().ready()) return false;
@@ -115,7 +117,9 @@ ENCHILADA_EXPORT ssize_t pread64(int fd, void* buffer, size_t n, off64_t offset)
   if (!managed(buffer)) return next_pread(fd, buffer, n, offset);
   return pinned_call(SYS_pread64, fd, buffer, n, offset);
 }
-ENCHILADA_EXPORT ssize_t pread(int fd, void* buffer, size_t n, off_t offset) { return pread64(fd, buffer, n, offset); }
+ENCHILADA_EXPORT ssize_t pread(int fd, void* buffer, size_t n, off_t offset) {
+  return pread64(fd, buffer, n, offset);
+}
 ENCHILADA_EXPORT ssize_t pwrite64(int fd, const void* buffer, size_t n, off64_t offset) {
   if (!managed(buffer)) return next_pwrite(fd, buffer, n, offset);
   return pinned_call(SYS_pwrite64, fd, buffer, n, offset);
@@ -131,8 +135,10 @@ ENCHILADA_EXPORT ssize_t send(int fd, const void* buffer, size_t n, int flags) {
   if (!managed(buffer)) return next_send(fd, buffer, n, flags);
   return pinned_call(SYS_sendto, fd, buffer, n, flags, nullptr, 0);
 }
-ENCHILADA_EXPORT ssize_t recvfrom(int fd, void* buffer, size_t n, int flags, sockaddr* from, socklen_t* length) {
-  if (!managed(buffer) && !managed(from) && !managed(length)) return next_recvfrom(fd, buffer, n, flags, from, length);
+ENCHILADA_EXPORT ssize_t recvfrom(int fd, void* buffer, size_t n, int flags, sockaddr* from,
+                                  socklen_t* length) {
+  if (!managed(buffer) && !managed(from) && !managed(length))
+    return next_recvfrom(fd, buffer, n, flags, from, length);
   return pinned_call(SYS_recvfrom, fd, buffer, n, flags, from, length);
 }
 ENCHILADA_EXPORT ssize_t sendto(int fd, const void* buffer, size_t n, int flags, const sockaddr* to,
@@ -152,7 +158,9 @@ ENCHILADA_EXPORT ssize_t preadv64(int fd, const iovec* iov, int n, off64_t offse
   if (!managed_iov(iov, static_cast<unsigned>(n))) return next_preadv(fd, iov, n, offset);
   return pinned_call(SYS_preadv, fd, iov, n, offset, 0);
 }
-ENCHILADA_EXPORT ssize_t preadv(int fd, const iovec* iov, int n, off_t offset) { return preadv64(fd, iov, n, offset); }
+ENCHILADA_EXPORT ssize_t preadv(int fd, const iovec* iov, int n, off_t offset) {
+  return preadv64(fd, iov, n, offset);
+}
 ENCHILADA_EXPORT ssize_t pwritev64(int fd, const iovec* iov, int n, off64_t offset) {
   if (!managed_iov(iov, static_cast<unsigned>(n))) return next_pwritev(fd, iov, n, offset);
   return pinned_call(SYS_pwritev, fd, iov, n, offset, 0);
@@ -220,14 +228,16 @@ ENCHILADA_EXPORT int ioctl(int fd, unsigned long request, ...) noexcept {
   va_end(more);
   constexpr std::uint64_t kStructure = 128;
   bool hidden = false;
-  for (std::uint64_t at = argument; live().ready() && !hidden && argument >= kPage && at < argument + kStructure;
-       at += 8) {
+  for (std::uint64_t at = argument;
+       live().ready() && !hidden && argument >= kPage && at < argument + kStructure; at += 8) {
     std::uint64_t word = 0;
     if (!peek(at, &word)) break;
     hidden = in_window(word);
   }
-  if (hidden || (in_window(argument) && live().ready())) return static_cast<int>(pinned_call(SYS_ioctl, fd, request, argument));
-  return static_cast<int>(with_errno(enchilada::raw_syscall(SYS_ioctl, fd, static_cast<long>(request), static_cast<long>(argument))));
+  if (hidden || (in_window(argument) && live().ready()))
+    return static_cast<int>(pinned_call(SYS_ioctl, fd, request, argument));
+  return static_cast<int>(with_errno(
+      enchilada::raw_syscall(SYS_ioctl, fd, static_cast<long>(request), static_cast<long>(argument))));
 }
 ENCHILADA_EXPORT int poll(pollfd* fds, nfds_t n, int timeout) {
   if (!managed(fds)) return next_poll(fds, n, timeout);

@@ -13,9 +13,13 @@
 using namespace enchilada::runtime;
 
 namespace {
-std::uint64_t word(const void* p) { return reinterpret_cast<std::uint64_t>(p); }
+std::uint64_t word(const void* p) {
+  return reinterpret_cast<std::uint64_t>(p);
+}
 
-bool address_resource(int resource) { return resource == RLIMIT_AS || resource == RLIMIT_DATA; }
+bool address_resource(int resource) {
+  return resource == RLIMIT_AS || resource == RLIMIT_DATA;
+}
 
 Next<int(int, rlimit*)> next_getrlimit("getrlimit");
 Next<int(int, const rlimit*)> next_setrlimit("setrlimit");
@@ -24,12 +28,14 @@ Next<int(pid_t, int, const rlimit*, rlimit*)> next_prlimit("prlimit");
 
 extern "C" {
 
-ENCHILADA_EXPORT void* mmap(void* address, size_t length, int prot, int flags, int fd, off_t offset) noexcept {
+ENCHILADA_EXPORT void* mmap(void* address, size_t length, int prot, int flags, int fd,
+                            off_t offset) noexcept {
   live().start();
   return reinterpret_cast<void*>(
       with_errno(call_mmap(word(address), length, prot, flags, fd, static_cast<std::uint64_t>(offset))));
 }
-ENCHILADA_EXPORT void* mmap64(void* address, size_t length, int prot, int flags, int fd, off64_t offset) noexcept {
+ENCHILADA_EXPORT void* mmap64(void* address, size_t length, int prot, int flags, int fd,
+                              off64_t offset) noexcept {
   return mmap(address, length, prot, flags, fd, offset);
 }
 ENCHILADA_EXPORT int munmap(void* address, size_t length) noexcept {
@@ -65,8 +71,12 @@ ENCHILADA_EXPORT int mlock2(const void* address, size_t length, unsigned int) no
 ENCHILADA_EXPORT int munlock(const void* address, size_t length) noexcept {
   return static_cast<int>(with_errno(call_munlock(word(address), length)));
 }
-ENCHILADA_EXPORT int mlockall(int flags) noexcept { return static_cast<int>(with_errno(call_mlockall(flags))); }
-ENCHILADA_EXPORT int munlockall() noexcept { return static_cast<int>(with_errno(call_munlockall())); }
+ENCHILADA_EXPORT int mlockall(int flags) noexcept {
+  return static_cast<int>(with_errno(call_mlockall(flags)));
+}
+ENCHILADA_EXPORT int munlockall() noexcept {
+  return static_cast<int>(with_errno(call_munlockall()));
+}
 ENCHILADA_EXPORT int msync(void* address, size_t length, int flags) {
   return static_cast<int>(with_errno(call_msync(word(address), length, flags)));
 }
@@ -108,7 +118,8 @@ ENCHILADA_EXPORT int setrlimit(__rlimit_resource_t resource, const rlimit* limit
 ENCHILADA_EXPORT int setrlimit64(__rlimit_resource_t resource, const rlimit64* limit) noexcept {
   return setrlimit(resource, reinterpret_cast<const rlimit*>(limit));
 }
-ENCHILADA_EXPORT int prlimit(pid_t pid, __rlimit_resource resource, const rlimit* limit, rlimit* old) noexcept {
+ENCHILADA_EXPORT int prlimit(pid_t pid, __rlimit_resource resource, const rlimit* limit,
+                             rlimit* old) noexcept {
   const bool self = pid == 0 || pid == getpid();
   if (!live().ready() || !self || !address_resource(static_cast<int>(resource))) {
     return next_prlimit(pid, static_cast<int>(resource), limit, old);
@@ -116,7 +127,8 @@ ENCHILADA_EXPORT int prlimit(pid_t pid, __rlimit_resource resource, const rlimit
   if (old != nullptr && getrlimit(static_cast<__rlimit_resource_t>(resource), old) != 0) return -1;
   return limit != nullptr ? setrlimit(static_cast<__rlimit_resource_t>(resource), limit) : 0;
 }
-ENCHILADA_EXPORT int prlimit64(pid_t pid, __rlimit_resource resource, const rlimit64* limit, rlimit64* old) noexcept {
+ENCHILADA_EXPORT int prlimit64(pid_t pid, __rlimit_resource resource, const rlimit64* limit,
+                               rlimit64* old) noexcept {
   return prlimit(pid, resource, reinterpret_cast<const rlimit*>(limit), reinterpret_cast<rlimit*>(old));
 }
 

@@ -36,7 +36,9 @@ extern "C" char** environ;
 
 namespace {
 
-bool managed(const void* p) { return in_window(reinterpret_cast<std::uint64_t>(p)) && live().ready(); }
+bool managed(const void* p) {
+  return in_window(reinterpret_cast<std::uint64_t>(p)) && live().ready();
+}
 
 // ---- Threads ----
 
@@ -101,7 +103,8 @@ int spawn(Next<SpawnFunction>& next, pid_t* pid, const char* path, const posix_s
   ExecArguments staged;
   const long result = stage_exec(path, argv, envp, &staged);
   if (result < 0) return static_cast<int>(-result);
-  // The spawned child runs on our memory with all signals blocked until it execs: nothing of it may be paged out.
+  // The spawned child runs on our memory with all signals blocked until it execs: nothing of it may be paged
+  // out.
   posix_spawn_file_actions_t actions_copy;
   posix_spawnattr_t attributes_copy;
   if (actions != nullptr) actions_copy = *actions;
@@ -183,7 +186,8 @@ int exec_search(const char* file, char* const* argv, char* const* envp) {
       memcpy(candidate + n + (n != 0), file, length + 1);
       exec_or_script(candidate, argv, envp);
       denied |= errno == EACCES;
-      if (errno != ENOENT && errno != ENOTDIR && errno != EACCES && errno != ESTALE && errno != ENODEV) return -1;
+      if (errno != ENOENT && errno != ENOTDIR && errno != EACCES && errno != ESTALE && errno != ENODEV)
+        return -1;
     }
     if (*end == 0) break;
     part = end;
@@ -193,15 +197,15 @@ int exec_search(const char* file, char* const* argv, char* const* envp) {
 }
 
 /// The arguments of execl and its kin as a vector on the caller's stack.
-#define ENCHILADA_GATHER(first, list)                                \
-  std::size_t count = 1;                                             \
-  va_list list;                                                      \
-  va_start(list, first);                                             \
-  while (va_arg(list, char*) != nullptr) ++count;                    \
-  va_end(list);                                                      \
+#define ENCHILADA_GATHER(first, list)                                     \
+  std::size_t count = 1;                                                  \
+  va_list list;                                                           \
+  va_start(list, first);                                                  \
+  while (va_arg(list, char*) != nullptr) ++count;                         \
+  va_end(list);                                                           \
   auto** argv = static_cast<char**>(alloca((count + 1) * sizeof(char*))); \
-  argv[0] = const_cast<char*>(first);                                \
-  va_start(list, first);                                             \
+  argv[0] = const_cast<char*>(first);                                     \
+  va_start(list, first);                                                  \
   for (std::size_t i = 1; i <= count; ++i) argv[i] = va_arg(list, char*)
 
 // ---- Fork by other names ----
@@ -290,19 +294,42 @@ bool emulated(long nr, const long* a, long* result) {
   const auto u = [&](int i) { return static_cast<std::uint64_t>(a[i]); };
   switch (nr) {
     case SYS_mmap:
-      *result = call_mmap(u(0), u(1), static_cast<int>(a[2]), static_cast<int>(a[3]), static_cast<int>(a[4]), u(5));
+      *result =
+          call_mmap(u(0), u(1), static_cast<int>(a[2]), static_cast<int>(a[3]), static_cast<int>(a[4]), u(5));
       return true;
-    case SYS_munmap: *result = call_munmap(u(0), u(1)); return true;
-    case SYS_mprotect: *result = call_mprotect(u(0), u(1), static_cast<int>(a[2])); return true;
-    case SYS_madvise: *result = call_madvise(u(0), u(1), static_cast<int>(a[2])); return true;
-    case SYS_mremap: *result = call_mremap(u(0), u(1), u(2), static_cast<int>(a[3]), u(4)); return true;
-    case SYS_mincore: *result = call_mincore(u(0), u(1), reinterpret_cast<unsigned char*>(a[2])); return true;
-    case SYS_mlock: *result = call_mlock(u(0), u(1)); return true;
-    case SYS_munlock: *result = call_munlock(u(0), u(1)); return true;
-    case SYS_mlockall: *result = call_mlockall(static_cast<int>(a[0])); return true;
-    case SYS_munlockall: *result = call_munlockall(); return true;
-    case SYS_msync: *result = call_msync(u(0), u(1), static_cast<int>(a[2])); return true;
-    case SYS_brk: *result = static_cast<long>(call_brk(u(0))); return true;
+    case SYS_munmap:
+      *result = call_munmap(u(0), u(1));
+      return true;
+    case SYS_mprotect:
+      *result = call_mprotect(u(0), u(1), static_cast<int>(a[2]));
+      return true;
+    case SYS_madvise:
+      *result = call_madvise(u(0), u(1), static_cast<int>(a[2]));
+      return true;
+    case SYS_mremap:
+      *result = call_mremap(u(0), u(1), u(2), static_cast<int>(a[3]), u(4));
+      return true;
+    case SYS_mincore:
+      *result = call_mincore(u(0), u(1), reinterpret_cast<unsigned char*>(a[2]));
+      return true;
+    case SYS_mlock:
+      *result = call_mlock(u(0), u(1));
+      return true;
+    case SYS_munlock:
+      *result = call_munlock(u(0), u(1));
+      return true;
+    case SYS_mlockall:
+      *result = call_mlockall(static_cast<int>(a[0]));
+      return true;
+    case SYS_munlockall:
+      *result = call_munlockall();
+      return true;
+    case SYS_msync:
+      *result = call_msync(u(0), u(1), static_cast<int>(a[2]));
+      return true;
+    case SYS_brk:
+      *result = static_cast<long>(call_brk(u(0)));
+      return true;
     case SYS_rt_sigprocmask:
       *result = call_sigprocmask(static_cast<int>(a[0]), reinterpret_cast<const std::uint64_t*>(a[1]),
                                  reinterpret_cast<std::uint64_t*>(a[2]));
@@ -315,7 +342,9 @@ bool emulated(long nr, const long* a, long* result) {
       *result = call_execve(reinterpret_cast<const char*>(a[0]), reinterpret_cast<char* const*>(a[1]),
                             reinterpret_cast<char* const*>(a[2]));
       return true;
-    case SYS_fork: *result = announced([] { return raw_syscall(SYS_fork); }); return true;
+    case SYS_fork:
+      *result = announced([] { return raw_syscall(SYS_fork); });
+      return true;
     case SYS_clone:
       if ((a[0] & CLONE_VM) != 0) return false;
       *result = announced([a] { return raw_syscall(SYS_clone, a[0], a[1], a[2], a[3], a[4]); });
@@ -325,9 +354,11 @@ bool emulated(long nr, const long* a, long* result) {
       *result = -EBADF;
       return true;
     case SYS_close_range:
-      *result = close_all_but_ours(static_cast<unsigned>(a[0]), static_cast<unsigned>(a[1]), static_cast<int>(a[2]));
+      *result = close_all_but_ours(static_cast<unsigned>(a[0]), static_cast<unsigned>(a[1]),
+                                   static_cast<int>(a[2]));
       return true;
-    default: return false;
+    default:
+      return false;
   }
 }
 
@@ -335,8 +366,8 @@ bool emulated(long nr, const long* a, long* result) {
 
 extern "C" {
 
-ENCHILADA_EXPORT int pthread_create(pthread_t* thread, const pthread_attr_t* attributes, void* (*function)(void*),
-                                    void* argument) noexcept {
+ENCHILADA_EXPORT int pthread_create(pthread_t* thread, const pthread_attr_t* attributes,
+                                    void* (*function)(void*), void* argument) noexcept {
   live().start();
   if (!live().ready()) return next_pthread_create(thread, attributes, function, argument);
   pthread_once(&end_key_once, make_end_key);
@@ -390,7 +421,9 @@ ENCHILADA_EXPORT pid_t fork() noexcept {
   errno = error;
   return pid;
 }
-ENCHILADA_EXPORT pid_t __fork() noexcept { return fork(); }
+ENCHILADA_EXPORT pid_t __fork() noexcept {
+  return fork();
+}
 ENCHILADA_EXPORT pid_t _Fork() noexcept {
   return static_cast<pid_t>(announced([] { return long{next_raw_fork()}; }));
 }
@@ -415,11 +448,13 @@ ENCHILADA_EXPORT int clone(int (*function)(void*), void* stack, int flags, void*
   if (managed(stack)) {
     // The kernel starts the child on it before any fault could be handled: give it one that stays.
     constexpr std::size_t kStack = std::size_t{1} << 20;
-    const long fresh = raw_syscall(SYS_mmap, 0, kStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    const long fresh =
+        raw_syscall(SYS_mmap, 0, kStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (fresh < 0) return static_cast<int>(with_errno(fresh));
     stack = reinterpret_cast<void*>(fresh + static_cast<long>(kStack));
   }
-  if ((flags & CLONE_VM) != 0) return next_clone(function, stack, flags, argument, parent_tid, tls, child_tid);
+  if ((flags & CLONE_VM) != 0)
+    return next_clone(function, stack, flags, argument, parent_tid, tls, child_tid);
   CloneStart start{function, argument};
   const long room = reserve_fork();
   if (room < 0) return static_cast<int>(with_errno(room));
@@ -435,11 +470,15 @@ ENCHILADA_EXPORT int clone(int (*function)(void*), void* stack, int flags, void*
 ENCHILADA_EXPORT int execve(const char* path, char* const* argv, char* const* envp) noexcept {
   return static_cast<int>(with_errno(call_execve(path, argv, envp)));
 }
-ENCHILADA_EXPORT int execv(const char* path, char* const* argv) noexcept { return execve(path, argv, environ); }
+ENCHILADA_EXPORT int execv(const char* path, char* const* argv) noexcept {
+  return execve(path, argv, environ);
+}
 ENCHILADA_EXPORT int execvpe(const char* file, char* const* argv, char* const* envp) noexcept {
   return exec_search(file, argv, envp);
 }
-ENCHILADA_EXPORT int execvp(const char* file, char* const* argv) noexcept { return exec_search(file, argv, environ); }
+ENCHILADA_EXPORT int execvp(const char* file, char* const* argv) noexcept {
+  return exec_search(file, argv, environ);
+}
 ENCHILADA_EXPORT int execl(const char* path, const char* first, ...) noexcept {
   ENCHILADA_GATHER(first, list);
   va_end(list);
@@ -470,9 +509,10 @@ ENCHILADA_EXPORT int posix_spawnp(pid_t* pid, const char* file, const posix_spaw
                                   const posix_spawnattr_t* attributes, char* const* argv, char* const* envp) {
   return spawn(next_posix_spawnp, pid, file, actions, attributes, argv, envp);
 }
-ENCHILADA_EXPORT int posix_spawn_file_actions_addopen(posix_spawn_file_actions_t* actions, int fd, const char* path,
-                                                      int flags, mode_t mode) noexcept {
-  static Next<int(posix_spawn_file_actions_t*, int, const char*, int, mode_t)> next("posix_spawn_file_actions_addopen");
+ENCHILADA_EXPORT int posix_spawn_file_actions_addopen(posix_spawn_file_actions_t* actions, int fd,
+                                                      const char* path, int flags, mode_t mode) noexcept {
+  static Next<int(posix_spawn_file_actions_t*, int, const char*, int, mode_t)> next(
+      "posix_spawn_file_actions_addopen");
   const ResidentMalloc resident;
   return next(actions, fd, path, flags, mode);
 }
@@ -481,7 +521,8 @@ ENCHILADA_EXPORT int posix_spawn_file_actions_addclose(posix_spawn_file_actions_
   const ResidentMalloc resident;
   return next(actions, fd);
 }
-ENCHILADA_EXPORT int posix_spawn_file_actions_adddup2(posix_spawn_file_actions_t* actions, int fd, int to) noexcept {
+ENCHILADA_EXPORT int posix_spawn_file_actions_adddup2(posix_spawn_file_actions_t* actions, int fd,
+                                                      int to) noexcept {
   static Next<int(posix_spawn_file_actions_t*, int, int)> next("posix_spawn_file_actions_adddup2");
   const ResidentMalloc resident;
   return next(actions, fd, to);
@@ -492,18 +533,21 @@ ENCHILADA_EXPORT int posix_spawn_file_actions_addchdir_np(posix_spawn_file_actio
   const ResidentMalloc resident;
   return next(actions, path);
 }
-ENCHILADA_EXPORT int posix_spawn_file_actions_addfchdir_np(posix_spawn_file_actions_t* actions, int fd) noexcept {
+ENCHILADA_EXPORT int posix_spawn_file_actions_addfchdir_np(posix_spawn_file_actions_t* actions,
+                                                           int fd) noexcept {
   static Next<int(posix_spawn_file_actions_t*, int)> next("posix_spawn_file_actions_addfchdir_np");
   const ResidentMalloc resident;
   return next(actions, fd);
 }
-ENCHILADA_EXPORT int posix_spawn_file_actions_addclosefrom_np(posix_spawn_file_actions_t* actions, int fd) noexcept {
+ENCHILADA_EXPORT int posix_spawn_file_actions_addclosefrom_np(posix_spawn_file_actions_t* actions,
+                                                              int fd) noexcept {
   static Next<int(posix_spawn_file_actions_t*, int)> next("posix_spawn_file_actions_addclosefrom_np");
   const ResidentMalloc resident;
   return next(actions, fd);
 }
 
-// A new thread reads the locale's tables (__ctype_init) before libc has unblocked its signals: they must be there.
+// A new thread reads the locale's tables (__ctype_init) before libc has unblocked its signals: they must be
+// there.
 ENCHILADA_EXPORT char* setlocale(int category, const char* locale) noexcept {
   static Next<char*(int, const char*)> next("setlocale");
   const ResidentMalloc resident;

@@ -95,8 +95,12 @@ ENCHILADA_EXPORT int sigaction(int signal, const struct sigaction* action, struc
 ENCHILADA_EXPORT sighandler_t signal(int number, sighandler_t handler) noexcept {
   return set_handler(number, handler, SA_RESTART, true);
 }
-ENCHILADA_EXPORT sighandler_t bsd_signal(int number, sighandler_t handler) { return signal(number, handler); }
-ENCHILADA_EXPORT sighandler_t ssignal(int number, sighandler_t handler) { return signal(number, handler); }
+ENCHILADA_EXPORT sighandler_t bsd_signal(int number, sighandler_t handler) {
+  return signal(number, handler);
+}
+ENCHILADA_EXPORT sighandler_t ssignal(int number, sighandler_t handler) {
+  return signal(number, handler);
+}
 // What signal() is for programs compiled with _XOPEN_SOURCE.
 ENCHILADA_EXPORT sighandler_t sysv_signal(int number, sighandler_t handler) noexcept {
   return set_handler(number, handler, static_cast<int>(SA_RESETHAND | SA_NODEFER | SA_INTERRUPT), false);

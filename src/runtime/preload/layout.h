@@ -1,8 +1,9 @@
 // Where things lie in a managed process: every address is fixed, the same in all processes of a tree.
 //
-// Invariants: only the window is ever seen by the program; the seccomp filter recognises window addresses by their
-// high half alone, so the window starts and ends on multiples of 2^32; nothing here overlaps ASan's shadow memory
-// (which ends at 0x1000'7fff'8000, live-runtime.md rule 4), the stack, PIE programs or libraries.
+// Invariants: only the window is ever seen by the program; the seccomp filter recognises window addresses by
+// their high half alone, so the window starts and ends on multiples of 2^32; nothing here overlaps ASan's
+// shadow memory (which ends at 0x1000'7fff'8000, live-runtime.md rule 4), the stack, PIE programs or
+// libraries.
 #pragma once
 
 #include "base/units.h"
@@ -30,7 +31,9 @@ inline constexpr std::uint64_t kMaxThreads = 4096;
 inline constexpr std::uint64_t kResidentHeap = 0x3303'0000'0000;
 inline constexpr std::uint64_t kResidentHeapSize = std::uint64_t{1} << 30;
 
-constexpr bool in_window(std::uint64_t address) { return (address >> 44) == 2; }
+constexpr bool in_window(std::uint64_t address) {
+  return (address >> 44) == 2;
+}
 static_assert(in_window(kWindow.start.value()) && in_window(kWindow.end.value() - 1) &&
               !in_window(kWindow.end.value()) && !in_window(kWindow.start.value() - 1));
 

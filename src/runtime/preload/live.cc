@@ -80,9 +80,13 @@ int reopen_swap(void* context) {
 
 }  // namespace
 
-Live& live() { return instance; }
+Live& live() {
+  return instance;
+}
 
-Nanoseconds HostClock::now() { return Nanoseconds{monotonic_ns()}; }
+Nanoseconds HostClock::now() {
+  return Nanoseconds{monotonic_ns()};
+}
 
 void complain(std::initializer_list<const char*> parts) {
   char line[512];
@@ -110,7 +114,8 @@ void Live::start_slow() {
   // Before libc has its environment only the dynamic loader runs; its memory is resident anyway.
   if (environ == nullptr) return;
   LiveState expected = LiveState::kUntouched;
-  if (!state_.compare_exchange_strong(expected, LiveState::kStarting)) return;  // the one who starts needs memory
+  if (!state_.compare_exchange_strong(expected, LiveState::kStarting))
+    return;  // the one who starts needs memory
   const char* tree = variable("ENCHILADA_TREE");
   if (tree == nullptr) {
     state_.store(LiveState::kPassive, std::memory_order_release);
@@ -132,8 +137,8 @@ void Live::build(const char* tree_value) {
   install_handlers();
   if (!create_pin_set()) give_up({"no memory for the runtime's tables (RLIMIT_AS?)"});
   adopt_thread();
-  const long at = raw_syscall(SYS_mmap, static_cast<long>(layout::kArenaBase), static_cast<long>(layout::kArenaSize),
-                              PROT_READ | PROT_WRITE,
+  const long at = raw_syscall(SYS_mmap, static_cast<long>(layout::kArenaBase),
+                              static_cast<long>(layout::kArenaSize), PROT_READ | PROT_WRITE,
                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
   if (at != static_cast<long>(layout::kArenaBase)) give_up({"no address space for the engine (RLIMIT_AS?)"});
   arena_ = arena_place.make(reinterpret_cast<std::byte*>(at), layout::kArenaSize);
@@ -178,11 +183,16 @@ void Live::make_machine() {
   const auto made = HostMachine::create(host);
   if (!made.ok()) {
     switch (made.error()) {
-      case HostError::kNoUserfaultfd: give_up({"userfaultfd is refused here; `enchilada doctor` says what to change"});
-      case HostError::kNoMove: give_up({"this kernel has no UFFDIO_MOVE; leave the transport to enchilada"});
-      case HostError::kAddressTaken: give_up({"the program's own mappings lie where managed memory must go"});
-      case HostError::kNoMemory: give_up({"no memory to start in: --ram is too small, or RLIMIT_AS is set"});
-      case HostError::kBadConfig: give_up({"internal error: bad host configuration"});
+      case HostError::kNoUserfaultfd:
+        give_up({"userfaultfd is refused here; `enchilada doctor` says what to change"});
+      case HostError::kNoMove:
+        give_up({"this kernel has no UFFDIO_MOVE; leave the transport to enchilada"});
+      case HostError::kAddressTaken:
+        give_up({"the program's own mappings lie where managed memory must go"});
+      case HostError::kNoMemory:
+        give_up({"no memory to start in: --ram is too small, or RLIMIT_AS is set"});
+      case HostError::kBadConfig:
+        give_up({"internal error: bad host configuration"});
     }
   }
   host_ = made.value();
@@ -231,9 +241,11 @@ FaultResult Live::fault(VirtAddr address, Access access) {
 
 void Live::out_of_memory() {
   if (swap_space().available().value() == 0) {
-    give_up_killed({"swap is full: the program cannot go on; give it more with --swap PATH:SIZE, or more --ram"});
+    give_up_killed(
+        {"swap is full: the program cannot go on; give it more with --swap PATH:SIZE, or more --ram"});
   }
-  give_up_killed({"no memory can be freed: swap cannot be written, or --ram is too small for what is pinned"});
+  give_up_killed(
+      {"no memory can be freed: swap cannot be written, or --ram is too small for what is pinned"});
 }
 
 void Live::become_child(ProcessSlot slot) {
@@ -250,8 +262,8 @@ void Live::become_child(ProcessSlot slot) {
 }
 
 void Live::map_counters(ProcessSlot slot) {
-  // A second mapping of the slot's page (old size 0 duplicates a shared mapping), at an address that stays the same
-  // through forks, so that nobody who counts need know that the process has changed.
+  // A second mapping of the slot's page (old size 0 duplicates a shared mapping), at an address that stays
+  // the same through forks, so that nobody who counts need know that the process has changed.
   const auto& page = tree_.slot(slot);
   const long at = raw_syscall(SYS_mremap, as_long(&page), 0, static_cast<long>(kPageSize),
                               MREMAP_MAYMOVE | MREMAP_FIXED, static_cast<long>(layout::kCountersPage));

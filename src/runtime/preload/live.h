@@ -1,10 +1,10 @@
 // Live: the one engine instance of a managed process, and everything that it is made of.
 //
-// Life: kUntouched -> (first interposed call, or the constructor) kStarting -> kReady, or kPassive when this process
-// is not to be managed (no tree in the environment). A forked child keeps its copy and continues it
-// (process.cc). Invariants: nothing of it lies in the window; whoever enters the engine has all signals blocked
-// (EngineSection) so that no handler of the program can run inside; fork holds `gate` exclusively, everything else
-// shared, so a fork never sees a page busy or an I/O under way.
+// Life: kUntouched -> (first interposed call, or the constructor) kStarting -> kReady, or kPassive when this
+// process is not to be managed (no tree in the environment). A forked child keeps its copy and continues it
+// (process.cc). Invariants: nothing of it lies in the window; whoever enters the engine has all signals
+// blocked (EngineSection) so that no handler of the program can run inside; fork holds `gate` exclusively,
+// everything else shared, so a fork never sees a page busy or an I/O under way.
 #pragma once
 
 #include <atomic>
@@ -56,8 +56,8 @@ class Live {
   [[nodiscard]] SharedMutex& gate() { return gate_; }
   [[nodiscard]] std::uint32_t pid() const { return pid_; }
 
-  /// A page fault of the program (or of a probe). Waits for siblings' memory when there is none; ends the program
-  /// with a message when nothing can help any more.
+  /// A page fault of the program (or of a probe). Waits for siblings' memory when there is none; ends the
+  /// program with a message when nothing can help any more.
   FaultResult fault(VirtAddr address, Access access);
 
   /// At most so many bytes may be pinned by one system call; larger transfers go in pieces.

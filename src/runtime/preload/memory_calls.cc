@@ -20,7 +20,9 @@ using layout::in_window;
 
 constexpr std::uint64_t kLargest = layout::kBrk.start.value() - layout::kWindow.start.value();
 
-constexpr std::uint64_t round_up(std::uint64_t n) { return (n + kPageMask) & ~kPageMask; }
+constexpr std::uint64_t round_up(std::uint64_t n) {
+  return (n + kPageMask) & ~kPageMask;
+}
 
 VirtRange range_of(std::uint64_t address, std::uint64_t length) {
   return {VirtAddr{address}, VirtAddr{address + round_up(length)}};
@@ -40,14 +42,22 @@ Prot prot_of(int prot) {
 
 long answer(KernReturn result) {
   switch (result) {
-    case KernReturn::kSuccess: return 0;
-    case KernReturn::kInvalidAddress: return -ENOMEM;
-    case KernReturn::kProtectionFailure: return -EACCES;
-    case KernReturn::kNoSpace: return -ENOMEM;
-    case KernReturn::kInvalidArgument: return -EINVAL;
-    case KernReturn::kFailure: return -EIO;
-    case KernReturn::kResourceShortage: return -ENOMEM;
-    case KernReturn::kOutOfBounds: return -EINVAL;
+    case KernReturn::kSuccess:
+      return 0;
+    case KernReturn::kInvalidAddress:
+      return -ENOMEM;
+    case KernReturn::kProtectionFailure:
+      return -EACCES;
+    case KernReturn::kNoSpace:
+      return -ENOMEM;
+    case KernReturn::kInvalidArgument:
+      return -EINVAL;
+    case KernReturn::kFailure:
+      return -EIO;
+    case KernReturn::kResourceShortage:
+      return -ENOMEM;
+    case KernReturn::kOutOfBounds:
+      return -EINVAL;
   }
   return -EINVAL;
 }
@@ -98,7 +108,8 @@ long map_managed(std::uint64_t hint, std::uint64_t length, int prot, int flags) 
   EngineSection section;
   const std::uint64_t most = limit.load(std::memory_order_relaxed);
   if (most != ~std::uint64_t{0} && live().map().size().value() + length > most) return -ENOMEM;
-  if (request.placement == VmMap::MapRequest::Placement::kFixedReplace) release_foreign(range_of(hint, length));
+  if (request.placement == VmMap::MapRequest::Placement::kFixedReplace)
+    release_foreign(range_of(hint, length));
   KernReturn result = live().map().map(request, &address);
   if (result == KernReturn::kNoSpace && request.placement == VmMap::MapRequest::Placement::kAnywhere) {
     request.hint = layout::kWindow.start;  // nothing free above the hint
@@ -111,7 +122,8 @@ long map_managed(std::uint64_t hint, std::uint64_t length, int prot, int flags) 
 }
 
 /// A kernel mapping (file, shared, executable) at a fixed place in the window.
-long map_foreign(std::uint64_t address, std::uint64_t length, int prot, int flags, int fd, std::uint64_t offset) {
+long map_foreign(std::uint64_t address, std::uint64_t length, int prot, int flags, int fd,
+                 std::uint64_t offset) {
   const VirtRange range = range_of(address, length);
   EngineSection section;
   if ((flags & MAP_FIXED_NOREPLACE) != 0 && !live().map().is_free(range)) return -EEXIST;
@@ -129,11 +141,13 @@ long convert_to_foreign(VirtRange range, int prot) {
   auto* to = reinterpret_cast<std::uint64_t*>(staging);
   for (std::uint64_t i = 0; i < length / sizeof(*to); ++i) to[i] = from[i];
   EngineSection section;
-  long result = install_foreign(range, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+  long result =
+      install_foreign(range, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
   if (result >= 0) {
     auto* at = reinterpret_cast<std::uint64_t*>(range.start.value());
     for (std::uint64_t i = 0; i < length / sizeof(*at); ++i) at[i] = to[i];
-    result = window_syscall(SYS_mprotect, static_cast<long>(range.start.value()), static_cast<long>(length), prot);
+    result =
+        window_syscall(SYS_mprotect, static_cast<long>(range.start.value()), static_cast<long>(length), prot);
   }
   raw_syscall(SYS_munmap, staging, static_cast<long>(length));
   return result < 0 ? result : 0;
@@ -142,11 +156,16 @@ long convert_to_foreign(VirtRange range, int prot) {
 long fault_in(VirtRange range, Access access) {
   for (VirtAddr at = range.start; at < range.end; at = at + ByteCount{kPageSize}) {
     switch (live().fault(at, access)) {
-      case FaultResult::kResolved: break;
-      case FaultResult::kNotMapped: return -ENOMEM;
-      case FaultResult::kProtection: return -EFAULT;
-      case FaultResult::kIoError: return -EIO;
-      case FaultResult::kNoMemory: return -ENOMEM;
+      case FaultResult::kResolved:
+        break;
+      case FaultResult::kNotMapped:
+        return -ENOMEM;
+      case FaultResult::kProtection:
+        return -EFAULT;
+      case FaultResult::kIoError:
+        return -EIO;
+      case FaultResult::kNoMemory:
+        return -ENOMEM;
     }
   }
   return 0;
@@ -202,14 +221,15 @@ std::atomic<std::uint64_t> current_break{layout::kBrk.start.value()};
 
 }  // namespace
 
-long call_mmap(std::uint64_t address, std::uint64_t length, int prot, int flags, int fd, std::uint64_t offset) {
+long call_mmap(std::uint64_t address, std::uint64_t length, int prot, int flags, int fd,
+               std::uint64_t offset) {
   const bool fixed = (flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)) != 0;
   const bool in = in_window(address);
   if (!live().ready() || (fixed && !in) || (!fixed && !manageable(prot, flags))) {
-    // A hint into the window must not make the kernel put something of its own there; it cannot: the window is one
-    // mapping already. Drop the hint so that the filter need not look.
-    return raw_syscall(SYS_mmap, static_cast<long>(in && !fixed ? 0 : address), static_cast<long>(length), prot,
-                       flags, fd, static_cast<long>(offset));
+    // A hint into the window must not make the kernel put something of its own there; it cannot: the window
+    // is one mapping already. Drop the hint so that the filter need not look.
+    return raw_syscall(SYS_mmap, static_cast<long>(in && !fixed ? 0 : address), static_cast<long>(length),
+                       prot, flags, fd, static_cast<long>(offset));
   }
   if (length == 0 || (fixed && (address & kPageMask) != 0)) return -EINVAL;
   if (length > kLargest) return -ENOMEM;
@@ -243,7 +263,8 @@ long call_mprotect(std::uint64_t address, std::uint64_t length, int prot) {
   {
     EngineSection section;
     if (has_foreign(range)) {
-      const long result = window_syscall(SYS_mprotect, static_cast<long>(address), static_cast<long>(length), prot);
+      const long result =
+          window_syscall(SYS_mprotect, static_cast<long>(address), static_cast<long>(length), prot);
       if (result < 0) return result;
       note_foreign_protection(range, prot);
       if (only_foreign(range)) return 0;
@@ -262,22 +283,36 @@ long call_madvise(std::uint64_t address, std::uint64_t length, int advice) {
   const VirtRange range = range_of(address, length);
   switch (advice) {
     case MADV_DONTNEED:
-    case MADV_DONTNEED_LOCKED: return advise(range, Advice::kDiscard);
-    case MADV_FREE: return advise(range, Advice::kFree);
-    case MADV_NORMAL: return advise(range, Advice::kNormal);
-    case MADV_SEQUENTIAL: return advise(range, Advice::kSequential);
-    case MADV_RANDOM: return advise(range, Advice::kRandom);
-    case MADV_WILLNEED: return advise(range, Advice::kWillNeed);
+    case MADV_DONTNEED_LOCKED:
+      return advise(range, Advice::kDiscard);
+    case MADV_FREE:
+      return advise(range, Advice::kFree);
+    case MADV_NORMAL:
+      return advise(range, Advice::kNormal);
+    case MADV_SEQUENTIAL:
+      return advise(range, Advice::kSequential);
+    case MADV_RANDOM:
+      return advise(range, Advice::kRandom);
+    case MADV_WILLNEED:
+      return advise(range, Advice::kWillNeed);
     case MADV_COLD:
-    case MADV_PAGEOUT: return advise(range, Advice::kDontNeed);
-    case MADV_POPULATE_READ: return fault_in(range, Access::kRead);
-    case MADV_POPULATE_WRITE: return fault_in(range, Access::kWrite);
-    case MADV_DONTFORK: return set_inheritance(range, Inherit::kNone);
-    case MADV_WIPEONFORK: return set_inheritance(range, Inherit::kZero);
+    case MADV_PAGEOUT:
+      return advise(range, Advice::kDontNeed);
+    case MADV_POPULATE_READ:
+      return fault_in(range, Access::kRead);
+    case MADV_POPULATE_WRITE:
+      return fault_in(range, Access::kWrite);
+    case MADV_DONTFORK:
+      return set_inheritance(range, Inherit::kNone);
+    case MADV_WIPEONFORK:
+      return set_inheritance(range, Inherit::kZero);
     case MADV_DOFORK:
-    case MADV_KEEPONFORK: return set_inheritance(range, Inherit::kCopy);
-    case MADV_REMOVE: return -EINVAL;  // the kernel's answer for private memory
-    default: return 0;                 // huge pages, dumping, merging: advice that changes nothing here
+    case MADV_KEEPONFORK:
+      return set_inheritance(range, Inherit::kCopy);
+    case MADV_REMOVE:
+      return -EINVAL;  // the kernel's answer for private memory
+    default:
+      return 0;  // huge pages, dumping, merging: advice that changes nothing here
   }
 }
 
@@ -327,13 +362,17 @@ long call_mincore(std::uint64_t address, std::uint64_t length, unsigned char* ve
   // `vec` may itself be managed memory: fill a small buffer inside the engine, copy outside of it.
   unsigned char chunk[256];
   for (VirtAddr at = range.start; at < range.end;) {
-    const std::uint64_t pages = std::min<std::uint64_t>((range.end - at).value() >> kPageShift, sizeof(chunk));
+    const std::uint64_t pages =
+        std::min<std::uint64_t>((range.end - at).value() >> kPageShift, sizeof(chunk));
     {
       EngineSection section;
       const VirtRange part{at, at + to_bytes(PageCount{pages})};
       if (!live().map().is_covered(part)) return -ENOMEM;
       for (std::uint64_t i = 0; i < pages; ++i) {
-        chunk[i] = live().host().resident({at + to_bytes(PageCount{i}), at + to_bytes(PageCount{i + 1})}, Access::kRead) ? 1 : 0;
+        chunk[i] = live().host().resident({at + to_bytes(PageCount{i}), at + to_bytes(PageCount{i + 1})},
+                                          Access::kRead)
+                       ? 1
+                       : 0;
       }
     }
     for (std::uint64_t i = 0; i < pages; ++i) *vec++ = chunk[i];
@@ -369,13 +408,15 @@ long call_munlock(std::uint64_t address, std::uint64_t length) {
 
 long call_mlockall(int flags) {
   if (!live().ready()) return raw_syscall(SYS_mlockall, flags);
-  // The kernel must not lock the window. What the program has in it may be more than --ram: refuse as the kernel
-  // refuses beyond RLIMIT_MEMLOCK, else accept; nothing that fits is ever paged out anyway.
+  // The kernel must not lock the window. What the program has in it may be more than --ram: refuse as the
+  // kernel refuses beyond RLIMIT_MEMLOCK, else accept; nothing that fits is ever paged out anyway.
   const std::uint64_t half = (live().tree().config().ram_frames << kPageShift) / 2;
   return live().map().size().value() > half ? -ENOMEM : 0;
 }
 
-long call_munlockall() { return live().ready() ? 0 : raw_syscall(SYS_munlockall); }
+long call_munlockall() {
+  return live().ready() ? 0 : raw_syscall(SYS_munlockall);
+}
 
 long call_msync(std::uint64_t address, std::uint64_t length, int flags) {
   if (!live().ready() || !in_window(address)) {
@@ -390,8 +431,12 @@ long call_msync(std::uint64_t address, std::uint64_t length, int flags) {
   return range.empty() || live().map().is_covered(range) ? 0 : -ENOMEM;
 }
 
-void set_address_limit(std::uint64_t bytes) { limit.store(bytes); }
-std::uint64_t address_limit() { return limit.load(); }
+void set_address_limit(std::uint64_t bytes) {
+  limit.store(bytes);
+}
+std::uint64_t address_limit() {
+  return limit.load();
+}
 
 std::uint64_t call_brk(std::uint64_t wanted) {
   if (!live().ready()) return static_cast<std::uint64_t>(raw_syscall(SYS_brk, static_cast<long>(wanted)));

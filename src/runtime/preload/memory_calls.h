@@ -1,14 +1,15 @@
 // mmap and its family on managed memory: Linux's semantics on the engine's map.
 //
-// All answer as the kernel does: >= 0, or -errno. They may be called from wrappers (ordinary context) and from the
-// SIGSYS handler. Calls that have nothing to do with the window are passed to the kernel.
+// All answer as the kernel does: >= 0, or -errno. They may be called from wrappers (ordinary context) and
+// from the SIGSYS handler. Calls that have nothing to do with the window are passed to the kernel.
 #pragma once
 
 #include <cstdint>
 
 namespace enchilada::runtime {
 
-long call_mmap(std::uint64_t address, std::uint64_t length, int prot, int flags, int fd, std::uint64_t offset);
+long call_mmap(std::uint64_t address, std::uint64_t length, int prot, int flags, int fd,
+               std::uint64_t offset);
 long call_munmap(std::uint64_t address, std::uint64_t length);
 long call_mprotect(std::uint64_t address, std::uint64_t length, int prot);
 long call_madvise(std::uint64_t address, std::uint64_t length, int advice);
@@ -23,8 +24,8 @@ long call_msync(std::uint64_t address, std::uint64_t length, int flags);
 /// The program break; 0 asks. Answers the break that is now in force, as the system call does.
 std::uint64_t call_brk(std::uint64_t wanted);
 
-/// The program's own RLIMIT_AS / RLIMIT_DATA: the kernel would count the window itself, so it never gets to see them.
-/// ~0 = unlimited.
+/// The program's own RLIMIT_AS / RLIMIT_DATA: the kernel would count the window itself, so it never gets to
+/// see them. ~0 = unlimited.
 void set_address_limit(std::uint64_t bytes);
 std::uint64_t address_limit();
 

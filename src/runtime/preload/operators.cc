@@ -18,7 +18,15 @@ void* operator new(std::size_t n, std::align_val_t alignment) {
   if (p == nullptr) std::abort();
   return p;
 }
-void operator delete(void* p) noexcept { resident_free(p); }
-void operator delete(void* p, std::size_t) noexcept { resident_free(p); }
-void operator delete(void* p, std::align_val_t) noexcept { resident_free(p); }
-void operator delete(void* p, std::size_t, std::align_val_t) noexcept { resident_free(p); }
+void operator delete(void* p) noexcept {
+  resident_free(p);
+}
+void operator delete(void* p, std::size_t) noexcept {
+  resident_free(p);
+}
+void operator delete(void* p, std::align_val_t) noexcept {
+  resident_free(p);
+}
+void operator delete(void* p, std::size_t, std::align_val_t) noexcept {
+  resident_free(p);
+}

@@ -21,7 +21,8 @@ namespace {
 
 enum class ForkStage : std::uint32_t { kNone, kReserved, kPrepared, kDenied };
 
-/// State of the one fork under way; guarded by fork_lock from reserve_fork() (or prepare) to the parent's end.
+/// State of the one fork under way; guarded by fork_lock from reserve_fork() (or prepare) to the parent's
+/// end.
 Mutex fork_lock;
 std::atomic<ForkStage> stage{ForkStage::kNone};
 ProcessSlot child_slot = kNoSlot;
@@ -36,7 +37,9 @@ std::uint64_t block_signals() {
   raw_syscall(SYS_rt_sigprocmask, 2, as_long(&all), as_long(&before), 8);
   return before;
 }
-void set_signals(std::uint64_t mask) { raw_syscall(SYS_rt_sigprocmask, 2, as_long(&mask), 0, 8); }
+void set_signals(std::uint64_t mask) {
+  raw_syscall(SYS_rt_sigprocmask, 2, as_long(&mask), 0, 8);
+}
 
 /// Charges the child's frames, paging some of ours out if the budget demands it. Gate held exclusively.
 bool charge_child() {
@@ -56,7 +59,9 @@ bool charge_child() {
   return false;
 }
 
-void prepare() {
+// The locks of a fork are taken in one function and released in another, or in another process: beyond what
+// the analysis can follow.
+void prepare() NO_THREAD_SAFETY_ANALYSIS {
   if (!live().ready() || live().pid() != static_cast<std::uint32_t>(raw_syscall(SYS_getpid))) return;
   if (stage.load() == ForkStage::kNone) {
     const std::uint64_t mask = block_signals();
@@ -75,7 +80,7 @@ void prepare() {
   stage.store(ForkStage::kPrepared);
 }
 
-void parent() {
+void parent() NO_THREAD_SAFETY_ANALYSIS {
   if (!live().ready() || stage.load() == ForkStage::kNone) return;
   if (stage.load() == ForkStage::kPrepared) {
     live().host().after_fork_parent();
@@ -114,7 +119,8 @@ void child_body() {
   forget_other_threads();
   ThreadRecord* self = known_thread();
   const unsigned survivor = self != nullptr ? self->pins : PinSet::kNoThread;
-  if (!live().host().after_fork_child(survivor)) give_up({"a forked child gets no userfaultfd: cannot go on"});
+  if (!live().host().after_fork_child(survivor))
+    give_up({"a forked child gets no userfaultfd: cannot go on"});
   reapply_foreign_protection();
   if (live().tree().child_started(child_slot) != TreeStatus::kOk) {
     give_up({"a forked child lost its memory because its parent was killed during the fork"});
@@ -122,7 +128,7 @@ void child_body() {
   live().become_child(child_slot);
 }
 
-void child() {
+void child() NO_THREAD_SAFETY_ANALYSIS {
   if (!live().ready() || stage.load() == ForkStage::kNone) return;
   if (stage.load() == ForkStage::kDenied) give_up({"fork: --ram is too small for one more process"});
   child_body();
@@ -156,8 +162,8 @@ int helper_main(void*) {
 }  // namespace
 
 // A thread without libc: clone, then call `entry(argument)` on the new stack. It never returns.
-extern "C" long enchilada_raw_thread(std::uint64_t flags, void* stack_top, int (*entry)(void*), void* argument,
-                                     void* tls);
+extern "C" long enchilada_raw_thread(std::uint64_t flags, void* stack_top, int (*entry)(void*),
+                                     void* argument, void* tls);
 asm(R"(
         .text
         .globl enchilada_raw_thread
@@ -186,8 +192,8 @@ enchilada_raw_thread:
 void start_helper_thread() {
   bool expected = false;
   if (!helper_running.compare_exchange_strong(expected, true)) return;
-  // A block for the stack and, above it, a thread control block of its own, so that stray uses of thread-local
-  // storage (stack protector, errno) do not touch another thread's.
+  // A block for the stack and, above it, a thread control block of its own, so that stray uses of
+  // thread-local storage (stack protector, errno) do not touch another thread's.
   constexpr std::size_t kTls = 64 << 10;
   const long block = raw_syscall(SYS_mmap, 0, kHelperStack + kTls, PROT_READ | PROT_WRITE,
                                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -198,10 +204,10 @@ void start_helper_thread() {
   const std::uint64_t mask = block_signals();
   const std::uint64_t everything = ~std::uint64_t{0} & ~kOurs;
   set_signals(everything);  // inherited by the helper: the program's signals are never its business
-  const std::uint64_t flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM |
-                              CLONE_SETTLS;
-  const long tid = enchilada_raw_thread(flags, reinterpret_cast<char*>(block) + kHelperStack, helper_main, nullptr,
-                                        tcb);
+  const std::uint64_t flags =
+      CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_SETTLS;
+  const long tid =
+      enchilada_raw_thread(flags, reinterpret_cast<char*>(block) + kHelperStack, helper_main, nullptr, tcb);
   set_signals(mask);
   if (tid < 0) {
     raw_syscall(SYS_munmap, block, kHelperStack + kTls);
@@ -209,13 +215,16 @@ void start_helper_thread() {
   }
 }
 
-void register_fork_handlers() { pthread_atfork(prepare, parent, child); }
+void register_fork_handlers() {
+  pthread_atfork(prepare, parent, child);
+}
 
-long reserve_fork() {
+long reserve_fork() NO_THREAD_SAFETY_ANALYSIS {
   if (!live().ready()) return 0;
   const std::uint64_t mask = block_signals();
   fork_lock.lock();
-  // The real reservation is made in prepare(), with the engine quiescent; here only what can be refused politely.
+  // The real reservation is made in prepare(), with the engine quiescent; here only what can be refused
+  // politely.
   ProcessTree& tree = live().tree();
   saved_mask = mask;
   live().gate().lock();
@@ -231,7 +240,7 @@ long reserve_fork() {
   return 0;
 }
 
-void finish_fork(int pid) {
+void finish_fork(int pid) NO_THREAD_SAFETY_ANALYSIS {
   if (!live().ready() || stage.load() == ForkStage::kNone) return;
   if (stage.load() == ForkStage::kPrepared) {
     if (pid > 0) {
@@ -248,12 +257,19 @@ void finish_fork(int pid) {
   set_signals(mask);
 }
 
-void fork_prepare() { prepare(); }
-void fork_parent() { parent(); }
-void fork_child() { child(); }
+void fork_prepare() {
+  prepare();
+}
+void fork_parent() {
+  parent();
+}
+void fork_child() {
+  child();
+}
 
 bool is_forking_thread() {
-  return stage.load() == ForkStage::kPrepared && forking_tid == static_cast<std::uint32_t>(raw_syscall(SYS_gettid));
+  return stage.load() == ForkStage::kPrepared &&
+         forking_tid == static_cast<std::uint32_t>(raw_syscall(SYS_gettid));
 }
 
 bool continue_forked_child() {
@@ -328,8 +344,8 @@ char** stage_environment(Staging& staging, char* const* envp) {
     if (starts_with(envp[i], kKept[0])) {
       if (contains(envp[i], live().preload_path())) continue;  // put back below, in front
       const char* others = envp[i] + length_of(kKept[0]);
-      auto* merged = static_cast<char*>(staging.take(length_of(kKept[0]) + length_of(live().preload_path()) +
-                                                     length_of(others) + 2));
+      auto* merged = static_cast<char*>(
+          staging.take(length_of(kKept[0]) + length_of(live().preload_path()) + length_of(others) + 2));
       char* at = merged;
       for (const char* part : {kKept[0], live().preload_path(), *others != 0 ? ":" : "", others}) {
         const std::size_t length = length_of(part);
@@ -351,9 +367,11 @@ char** stage_environment(Staging& staging, char* const* envp) {
     }
   }
   if (!have_preload) {
-    auto* fresh = static_cast<char*>(staging.take(length_of(kKept[0]) + length_of(live().preload_path()) + 1));
+    auto* fresh =
+        static_cast<char*>(staging.take(length_of(kKept[0]) + length_of(live().preload_path()) + 1));
     __builtin_memcpy(fresh, kKept[0], length_of(kKept[0]));
-    __builtin_memcpy(fresh + length_of(kKept[0]), live().preload_path(), length_of(live().preload_path()) + 1);
+    __builtin_memcpy(fresh + length_of(kKept[0]), live().preload_path(),
+                     length_of(live().preload_path()) + 1);
     out[used++] = fresh;
   }
   out[used++] = staging.copy(live().tree_variable());
@@ -361,7 +379,9 @@ char** stage_environment(Staging& staging, char* const* envp) {
   return out;
 }
 
-bool readable(const char* text) { return enchilada_probe_read(text); }
+bool readable(const char* text) {
+  return enchilada_probe_read(text);
+}
 
 bool readable_list(char* const* list) {
   if (list == nullptr) return true;
@@ -376,8 +396,9 @@ bool readable_list(char* const* list) {
 
 long stage_exec(const char* path, char* const* argv, char* const* envp, ExecArguments* staged) {
   if (path == nullptr || !readable(path) || !readable_list(argv) || !readable_list(envp)) return -EFAULT;
-  const std::size_t wanted = length_of(path) + bytes_of(argv) + bytes_of(envp) + 2 * length_of(live().preload_path()) +
-                             2 * length_of(live().tree_variable()) + 4096;
+  const std::size_t wanted = length_of(path) + bytes_of(argv) + bytes_of(envp) +
+                             2 * length_of(live().preload_path()) + 2 * length_of(live().tree_variable()) +
+                             4096;
   Staging staging{static_cast<char*>(resident_allocate(wanted)), wanted};
   if (staging.memory == nullptr) return -ENOMEM;
   const std::size_t n = count_of(argv);
@@ -399,7 +420,8 @@ long call_execve(const char* path, char* const* argv, char* const* envp) {
   const bool own = live().pid() == static_cast<std::uint32_t>(raw_syscall(SYS_getpid));
   restore_dispositions_for_exec();
   if (own) live().tree().begin_exec();
-  const long answer = raw_syscall(SYS_execve, as_long(staged.path), as_long(staged.argv), as_long(staged.envp));
+  const long answer =
+      raw_syscall(SYS_execve, as_long(staged.path), as_long(staged.argv), as_long(staged.envp));
   if (own) live().tree().exec_failed();
   reinstall_handlers();
   resident_free(staged.memory);

@@ -1,8 +1,9 @@
 // Processes: fork, exec and spawn of a managed program.
 //
-// Invariants (live-runtime.md rules 3, 5, 11, 12): a fork happens with the engine quiescent and the child's frames
-// charged beforehand; nothing in the child touches the window before it has its own userfaultfd; what exec and spawn
-// read (paths, argv, environment) lies outside of the window; every exec'd child is told how to join the tree.
+// Invariants (live-runtime.md rules 3, 5, 11, 12): a fork happens with the engine quiescent and the child's
+// frames charged beforehand; nothing in the child touches the window before it has its own userfaultfd; what
+// exec and spawn read (paths, argv, environment) lies outside of the window; every exec'd child is told how
+// to join the tree.
 #pragma once
 
 namespace enchilada::runtime {

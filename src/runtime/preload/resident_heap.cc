@@ -92,7 +92,9 @@ bool is_resident(const void* block) {
   return at >= layout::kResidentHeap && at < layout::kResidentHeap + layout::kResidentHeapSize;
 }
 
-std::size_t resident_size(const void* block) { return (static_cast<const Header*>(block) - 1)->bytes; }
+std::size_t resident_size(const void* block) {
+  return (static_cast<const Header*>(block) - 1)->bytes;
+}
 
 std::size_t resident_heap_used() {
   const std::uint64_t end = heap_end.load(std::memory_order_relaxed);

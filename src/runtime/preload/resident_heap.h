@@ -1,8 +1,9 @@
 // ResidentHeap: a small allocator outside of the window, for what must never be paged.
 //
-// Who gets it: the dynamic loader (it allocates and frees with signals blocked), spawn attributes, staged exec
-// arguments, and C library stdio buffers (so that stdio's own system calls need no trap). Power-of-two classes with
-// free lists; memory is never given back. Invariant: usable before any constructor has run, and in a vfork child.
+// Who gets it: the dynamic loader (it allocates and frees with signals blocked), spawn attributes, staged
+// exec arguments, and C library stdio buffers (so that stdio's own system calls need no trap). Power-of-two
+// classes with free lists; memory is never given back. Invariant: usable before any constructor has run, and
+// in a vfork child.
 #pragma once
 
 #include <cstddef>

@@ -42,9 +42,13 @@ struct Virtual {
 Virtual virtual_actions[kSigMax + 1];
 Mutex virtual_lock;
 
-bool ours(int signal) { return signal == SIGBUS || signal == SIGSEGV || signal == SIGSYS; }
+bool ours(int signal) {
+  return signal == SIGBUS || signal == SIGSEGV || signal == SIGSYS;
+}
 
-bool in_vfork_child() { return live().pid() != static_cast<std::uint32_t>(raw_syscall(SYS_getpid)); }
+bool in_vfork_child() {
+  return live().pid() != static_cast<std::uint32_t>(raw_syscall(SYS_getpid));
+}
 
 long kernel_sigaction(int signal, const KernelSigaction* act, KernelSigaction* old) {
   return raw_syscall(SYS_rt_sigaction, signal, as_long(act), as_long(old), 8);
@@ -75,7 +79,8 @@ void deliver(int signal, siginfo_t* info, ucontext_t* context) {
   if (action.handler == 1) return;
   std::uint64_t mask;
   __builtin_memcpy(&mask, &context->uc_sigmask, sizeof(mask));
-  const std::uint64_t during = (mask | action.mask | ((action.flags & SA_NODEFER) != 0 ? 0 : signal_bit(signal))) & ~kOurs;
+  const std::uint64_t during =
+      (mask | action.mask | ((action.flags & SA_NODEFER) != 0 ? 0 : signal_bit(signal))) & ~kOurs;
   raw_syscall(SYS_rt_sigprocmask, 2, as_long(&during), 0, 8);
   if ((action.flags & SA_SIGINFO) != 0) {
     reinterpret_cast<void (*)(int, siginfo_t*, void*)>(action.handler)(signal, info, context);
@@ -107,7 +112,8 @@ bool fix_up(ucontext_t* context) {
 void resolve(siginfo_t* info, ucontext_t* context) {
   const VirtAddr address = fault_address(*info);
   switch (live().fault(address, fault_access(*context))) {
-    case FaultResult::kResolved: return;
+    case FaultResult::kResolved:
+      return;
     case FaultResult::kNotMapped:
       if (!fix_up(context)) raise_segv(SEGV_MAPERR, info, context);
       return;
@@ -120,7 +126,8 @@ void resolve(siginfo_t* info, ucontext_t* context) {
         deliver(SIGBUS, info, context);
       }
       return;
-    case FaultResult::kNoMemory: die_of(SIGKILL);
+    case FaultResult::kNoMemory:
+      die_of(SIGKILL);
   }
 }
 
@@ -128,8 +135,8 @@ void resolve(siginfo_t* info, ucontext_t* context) {
 bool own_segv(siginfo_t* info) {
   if (!live().ready() || !layout::in_window(fault_address(*info).value())) return false;
   if (live().pid() != static_cast<std::uint32_t>(raw_syscall(SYS_getpid))) {
-    // A vfork child shares our memory and never gets here; a forked one has the fork's protection to lift. A child
-    // made behind our back has no window at all (MADV_DONTFORK): better dead than reading zeros.
+    // A vfork child shares our memory and never gets here; a forked one has the fork's protection to lift. A
+    // child made behind our back has no window at all (MADV_DONTFORK): better dead than reading zeros.
     return continue_forked_child();
   }
   const bool foreign = live().is_foreign(fault_address(*info));
@@ -196,8 +203,8 @@ long call_sigaction(int signal, const KernelSigaction* act, KernelSigaction* old
   if (!live().ready()) return kernel_sigaction(signal, act, old);
   if (!ours(signal)) {
     if (act == nullptr) return kernel_sigaction(signal, nullptr, old);
-    // A handler may touch managed memory: the three must stay unblocked while it runs, and it must not start on a
-    // stack that is paged out.
+    // A handler may touch managed memory: the three must stay unblocked while it runs, and it must not start
+    // on a stack that is paged out.
     KernelSigaction real = *act;
     real.mask &= ~kOurs;
     return kernel_sigaction(signal, &real, old);
@@ -213,7 +220,9 @@ long call_sigaction(int signal, const KernelSigaction* act, KernelSigaction* old
   return 0;
 }
 
-std::uint64_t real_mask(std::uint64_t wanted) { return live().ready() ? wanted & ~kOurs : wanted; }
+std::uint64_t real_mask(std::uint64_t wanted) {
+  return live().ready() ? wanted & ~kOurs : wanted;
+}
 
 long apply_sigprocmask(int how, const std::uint64_t* set, std::uint64_t* old, std::uint64_t* mask) {
   ThreadRecord& thread = this_thread();
@@ -221,10 +230,17 @@ long apply_sigprocmask(int how, const std::uint64_t* set, std::uint64_t* old, st
   std::uint64_t after = before;
   if (set != nullptr) {
     switch (how) {
-      case SIG_BLOCK: after = before | *set; break;
-      case SIG_UNBLOCK: after = before & ~*set; break;
-      case SIG_SETMASK: after = *set; break;
-      default: return -EINVAL;
+      case SIG_BLOCK:
+        after = before | *set;
+        break;
+      case SIG_UNBLOCK:
+        after = before & ~*set;
+        break;
+      case SIG_SETMASK:
+        after = *set;
+        break;
+      default:
+        return -EINVAL;
     }
     if (!in_vfork_child()) thread.virtual_mask = after & kOurs;
     *mask = after & ~kOurs;

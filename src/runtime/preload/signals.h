@@ -1,8 +1,8 @@
 // Signals: SIGBUS, SIGSEGV and SIGSYS stay the runtime's; the program sees its own dispositions and masks.
 //
-// Invariants (live-runtime.md rules 5-7): the three are never blocked in a managed thread, whatever the program asks;
-// their kernel action is always ours; a fault that is the program's own reaches the program's handler, or kills it
-// with the signal that it would have died of natively.
+// Invariants (live-runtime.md rules 5-7): the three are never blocked in a managed thread, whatever the
+// program asks; their kernel action is always ours; a fault that is the program's own reaches the program's
+// handler, or kills it with the signal that it would have died of natively.
 #pragma once
 
 #include <signal.h>
@@ -12,7 +12,9 @@
 namespace enchilada::runtime {
 
 /// Bit of a signal in a kernel mask.
-constexpr std::uint64_t signal_bit(int signal) { return std::uint64_t{1} << (signal - 1); }
+constexpr std::uint64_t signal_bit(int signal) {
+  return std::uint64_t{1} << (signal - 1);
+}
 inline constexpr std::uint64_t kOurs = signal_bit(SIGBUS) | signal_bit(SIGSEGV) | signal_bit(SIGSYS);
 
 /// The kernel's struct sigaction on x86-64.

@@ -9,16 +9,36 @@
 namespace enchilada::runtime {
 namespace {
 
-constexpr ArgSpec none() { return {}; }
-constexpr ArgSpec str() { return {ArgKind::kString, -1, 0}; }
-constexpr ArgSpec in(std::uint16_t n) { return {ArgKind::kIn, -1, n}; }
-constexpr ArgSpec out(std::uint16_t n) { return {ArgKind::kOut, -1, n}; }
-constexpr ArgSpec inout(std::uint16_t n) { return {ArgKind::kInOut, -1, n}; }
-constexpr ArgSpec in_len(std::int8_t arg, std::uint16_t unit = 1) { return {ArgKind::kIn, arg, unit}; }
-constexpr ArgSpec out_len(std::int8_t arg, std::uint16_t unit = 1) { return {ArgKind::kOut, arg, unit}; }
-constexpr ArgSpec inout_len(std::int8_t arg, std::uint16_t unit = 1) { return {ArgKind::kInOut, arg, unit}; }
-constexpr ArgSpec special(ArgKind kind, std::int8_t arg = -1, std::uint16_t unit = 0) { return {kind, arg, unit}; }
-constexpr ArgSpec guess() { return {ArgKind::kGuess, -1, 32768}; }
+constexpr ArgSpec none() {
+  return {};
+}
+constexpr ArgSpec str() {
+  return {ArgKind::kString, -1, 0};
+}
+constexpr ArgSpec in(std::uint16_t n) {
+  return {ArgKind::kIn, -1, n};
+}
+constexpr ArgSpec out(std::uint16_t n) {
+  return {ArgKind::kOut, -1, n};
+}
+constexpr ArgSpec inout(std::uint16_t n) {
+  return {ArgKind::kInOut, -1, n};
+}
+constexpr ArgSpec in_len(std::int8_t arg, std::uint16_t unit = 1) {
+  return {ArgKind::kIn, arg, unit};
+}
+constexpr ArgSpec out_len(std::int8_t arg, std::uint16_t unit = 1) {
+  return {ArgKind::kOut, arg, unit};
+}
+constexpr ArgSpec inout_len(std::int8_t arg, std::uint16_t unit = 1) {
+  return {ArgKind::kInOut, arg, unit};
+}
+constexpr ArgSpec special(ArgKind kind, std::int8_t arg = -1, std::uint16_t unit = 0) {
+  return {kind, arg, unit};
+}
+constexpr ArgSpec guess() {
+  return {ArgKind::kGuess, -1, 32768};
+}
 
 constexpr std::uint16_t kStat = 144;
 constexpr std::uint16_t kTimespec = 16;
@@ -66,7 +86,8 @@ constexpr Row kRows[] = {
     {SYS_poll, {inout_len(1, 8)}},
     {SYS_ppoll, {inout_len(1, 8), none(), inout(kTimespec), in(8)}},
     {SYS_select, {none(), inout(128), inout(128), inout(128), inout(16)}},
-    {SYS_pselect6, {none(), inout(128), inout(128), inout(128), inout(kTimespec), special(ArgKind::kScan, -1, 16)}},
+    {SYS_pselect6,
+     {none(), inout(128), inout(128), inout(128), inout(kTimespec), special(ArgKind::kScan, -1, 16)}},
     {SYS_epoll_ctl, {none(), none(), none(), in(12)}},
     {SYS_epoll_wait, {none(), out_len(2, 12)}},
     {SYS_epoll_pwait, {none(), out_len(2, 12), none(), none(), in(8)}},

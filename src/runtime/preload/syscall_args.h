@@ -1,7 +1,9 @@
-// What each system call's arguments point to: the table by which the SIGSYS handler knows what to make resident.
+// What each system call's arguments point to: the table by which the SIGSYS handler knows what to make
+// resident.
 //
-// Invariant: describing too much is harmless (a probe stops quietly at the first page that is not there), describing
-// too little makes the kernel answer EFAULT. Calls that are not in the table get kGuess for every argument.
+// Invariant: describing too much is harmless (a probe stops quietly at the first page that is not there),
+// describing too little makes the kernel answer EFAULT. Calls that are not in the table get kGuess for every
+// argument.
 #pragma once
 
 #include <cstdint>
@@ -10,18 +12,18 @@ namespace enchilada::runtime {
 
 enum class ArgKind : std::uint8_t {
   kNone,
-  kString,   // NUL-terminated, read by the kernel
-  kIn,       // bytes that the kernel reads
-  kOut,      // bytes that the kernel writes
+  kString,  // NUL-terminated, read by the kernel
+  kIn,      // bytes that the kernel reads
+  kOut,     // bytes that the kernel writes
   kInOut,
-  kIovIn,    // array of iovec whose bytes the kernel reads; length in elements
+  kIovIn,  // array of iovec whose bytes the kernel reads; length in elements
   kIovOut,
-  kMsgIn,    // msghdr, sendmsg
-  kMsgOut,   // msghdr, recvmsg
-  kMmsgIn,   // array of mmsghdr
+  kMsgIn,   // msghdr, sendmsg
+  kMsgOut,  // msghdr, recvmsg
+  kMmsgIn,  // array of mmsghdr
   kMmsgOut,
-  kScan,     // bytes read and written, and every word in them that points into the window too (ioctl)
-  kGuess,    // not known: like kScan, for what the call could reach
+  kScan,   // bytes read and written, and every word in them that points into the window too (ioctl)
+  kGuess,  // not known: like kScan, for what the call could reach
 };
 
 struct ArgSpec {
@@ -32,8 +34,8 @@ struct ArgSpec {
 
 /// How the call treats a transfer that is larger than may be pinned at once.
 enum class Transfer : std::uint8_t {
-  kWhole,   // pin what it says
-  kStream,  // args[1] is a buffer of args[2] bytes which may be done in pieces (read, write, send, recv)
+  kWhole,     // pin what it says
+  kStream,    // args[1] is a buffer of args[2] bytes which may be done in pieces (read, write, send, recv)
   kStreamAt,  // the same with a file offset in args[3]
 };
 

@@ -4,7 +4,6 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
-
 #include "base/check.h"
 #include "runtime/preload/syscalls.h"
 
@@ -38,7 +37,9 @@ void install_stack(ThreadRecord& record) {
   raw_syscall(SYS_sigaltstack, as_long(&stack), 0);
 }
 
-bool on_signal_stack(std::uint64_t stack) { return stack >= layout::kThreadBase && stack < kEnd; }
+bool on_signal_stack(std::uint64_t stack) {
+  return stack >= layout::kThreadBase && stack < kEnd;
+}
 
 ThreadRecord* by_stack() {
   const auto here = reinterpret_cast<std::uint64_t>(__builtin_frame_address(0));
@@ -49,7 +50,9 @@ static_assert(layout::kThreadBase % layout::kThreadBlock == 0);
 
 }  // namespace
 
-PinSet& pin_set() { return *pins; }
+PinSet& pin_set() {
+  return *pins;
+}
 
 bool create_pin_set() {
   pins = PinSet::create();
@@ -73,8 +76,7 @@ ThreadRecord& adopt_thread() {
     install_stack(*record);
     return *record;
   }
-  CHECK(!"more threads than enchilada can manage", layout::kMaxThreads);
-  __builtin_unreachable();
+  check_failed(__FILE__, __LINE__, "more threads than enchilada can manage", layout::kMaxThreads);
 }
 
 ThreadRecord* known_thread() {

@@ -1,9 +1,9 @@
 // ThreadRecord: what the runtime knows about one thread, and the alternate stack its signals run on.
 //
-// Each record is the bottom of a block of kThreadBlock bytes whose rest is the stack (touched lazily), so a handler
-// finds its record from its own stack pointer; ordinary code finds it through one initial-exec TLS pointer.
-// Invariants: the kernel's sigaltstack is always ours, the program's is only remembered (live-runtime.md rule 6);
-// records of ended threads are reused.
+// Each record is the bottom of a block of kThreadBlock bytes whose rest is the stack (touched lazily), so a
+// handler finds its record from its own stack pointer; ordinary code finds it through one initial-exec TLS
+// pointer. Invariants: the kernel's sigaltstack is always ours, the program's is only remembered
+// (live-runtime.md rule 6); records of ended threads are reused.
 #pragma once
 
 #include <signal.h>
@@ -18,16 +18,17 @@ namespace enchilada::runtime {
 
 /// A system call that the SIGSYS handler sent to the user gadget and whose end is still to come.
 struct PendingCall {
-  std::uint64_t stack = 0;      // the program's stack pointer at the call: deeper means nested, shallower abandoned
-  std::uint64_t resume = 0;     // where the program goes on
-  unsigned pin_depth = 0;       // pins to go back to
+  std::uint64_t stack =
+      0;  // the program's stack pointer at the call: deeper means nested, shallower abandoned
+  std::uint64_t resume = 0;  // where the program goes on
+  unsigned pin_depth = 0;    // pins to go back to
   // A transfer in pieces (rule 8): what is left after the piece under way.
   std::uint64_t nr = 0;
   std::uint64_t args[6] = {};
-  std::uint64_t piece = 0;      // size of the piece under way; 0 = not in pieces
-  std::uint64_t left = 0;       // after it
-  std::uint64_t done = 0;       // before it
-  bool moves_offset = false;    // args[3] is a file offset to advance
+  std::uint64_t piece = 0;    // size of the piece under way; 0 = not in pieces
+  std::uint64_t left = 0;     // after it
+  std::uint64_t done = 0;     // before it
+  bool moves_offset = false;  // args[3] is a file offset to advance
 };
 
 struct ThreadRecord {

@@ -53,13 +53,14 @@ class Pinner {
   /// Pins what is in the window of [address, address+length).
   void need(std::uint64_t address, std::uint64_t length, Access access) {
     if (length == 0 || !in_window(address)) return;
-    const std::uint64_t end = std::min(address + std::min(length, live().pin_limit()), layout::kWindow.end.value());
+    const std::uint64_t end =
+        std::min(address + std::min(length, live().pin_limit()), layout::kWindow.end.value());
     if (count_ == kMost) flush();
     items_[count_++] = {{VirtAddr{address}, VirtAddr{end}}, access};
   }
 
-  /// Publishes the pins, then faults in what is not there. Stops quietly where the program has no memory: the call
-  /// will answer EFAULT as it would natively.
+  /// Publishes the pins, then faults in what is not there. Stops quietly where the program has no memory: the
+  /// call will answer EFAULT as it would natively.
   void flush() {
     VirtRange ranges[kMost];
     for (unsigned i = 0; i < count_; ++i) ranges[i] = items_[i].range;
@@ -159,17 +160,27 @@ void need_arg(Pinner& pinner, const ArgSpec& spec, const std::uint64_t* args, st
   const std::uint64_t length =
       spec.length_arg >= 0 ? args[spec.length_arg] * spec.unit : std::uint64_t{spec.unit};
   switch (spec.kind) {
-    case ArgKind::kNone: return;
-    case ArgKind::kString: return pinner.string(value);
-    case ArgKind::kIn: return pinner.need(value, length, Access::kRead);
+    case ArgKind::kNone:
+      return;
+    case ArgKind::kString:
+      return pinner.string(value);
+    case ArgKind::kIn:
+      return pinner.need(value, length, Access::kRead);
     case ArgKind::kOut:
-    case ArgKind::kInOut: return pinner.need(value, length, Access::kWrite);
-    case ArgKind::kIovIn: return need_iov(pinner, value, args[spec.length_arg], Access::kRead);
-    case ArgKind::kIovOut: return need_iov(pinner, value, args[spec.length_arg], Access::kWrite);
-    case ArgKind::kMsgIn: return need_msg(pinner, value, Access::kRead);
-    case ArgKind::kMsgOut: return need_msg(pinner, value, Access::kWrite);
-    case ArgKind::kMmsgIn: return need_mmsg(pinner, value, args[spec.length_arg], Access::kRead);
-    case ArgKind::kMmsgOut: return need_mmsg(pinner, value, args[spec.length_arg], Access::kWrite);
+    case ArgKind::kInOut:
+      return pinner.need(value, length, Access::kWrite);
+    case ArgKind::kIovIn:
+      return need_iov(pinner, value, args[spec.length_arg], Access::kRead);
+    case ArgKind::kIovOut:
+      return need_iov(pinner, value, args[spec.length_arg], Access::kWrite);
+    case ArgKind::kMsgIn:
+      return need_msg(pinner, value, Access::kRead);
+    case ArgKind::kMsgOut:
+      return need_msg(pinner, value, Access::kWrite);
+    case ArgKind::kMmsgIn:
+      return need_mmsg(pinner, value, args[spec.length_arg], Access::kRead);
+    case ArgKind::kMmsgOut:
+      return need_mmsg(pinner, value, args[spec.length_arg], Access::kWrite);
     case ArgKind::kScan:
     case ArgKind::kGuess:
       if (in_window(value) || spec.kind == ArgKind::kScan) need_scan(pinner, value, length);
@@ -236,8 +247,8 @@ struct VectorCursor {
   std::uint64_t done = 0;
 };
 
-/// The next piece of a vector: few elements, few bytes. Returns its bytes; *pieces is the number of elements, 0 at the
-/// end. False: the array is not readable.
+/// The next piece of a vector: few elements, few bytes. Returns its bytes; *pieces is the number of elements,
+/// 0 at the end. False: the array is not readable.
 bool cut_vector(VectorCursor& cursor, iovec* out, unsigned most, unsigned* pieces, std::uint64_t* bytes) {
   *pieces = 0;
   *bytes = 0;
@@ -294,8 +305,8 @@ long trapped_sigprocmask(ucontext_t& context) {
   std::uint64_t mask;
   __builtin_memcpy(&mask, &context.uc_sigmask, sizeof(mask));
   if (set != nullptr && !peek(reinterpret_cast<std::uint64_t>(set), &wanted)) return -EFAULT;
-  const long result =
-      apply_sigprocmask(static_cast<int>(arg_of(context, 0)), set != nullptr ? &wanted : nullptr, &before, &mask);
+  const long result = apply_sigprocmask(static_cast<int>(arg_of(context, 0)),
+                                        set != nullptr ? &wanted : nullptr, &before, &mask);
   if (result < 0) return result;
   __builtin_memcpy(&context.uc_sigmask, &mask, sizeof(mask));
   if (old != nullptr) {
@@ -314,20 +325,41 @@ bool emulate(ucontext_t& context, long nr, long* result) {
   const std::uint64_t e = arg_of(context, 4);
   switch (nr) {
     case SYS_mmap:
-      *result = call_mmap(a, b, static_cast<int>(c), static_cast<int>(d), static_cast<int>(e), arg_of(context, 5));
+      *result =
+          call_mmap(a, b, static_cast<int>(c), static_cast<int>(d), static_cast<int>(e), arg_of(context, 5));
       return true;
-    case SYS_munmap: *result = call_munmap(a, b); return true;
-    case SYS_mprotect: *result = call_mprotect(a, b, static_cast<int>(c)); return true;
-    case SYS_madvise: *result = call_madvise(a, b, static_cast<int>(c)); return true;
-    case SYS_mremap: *result = call_mremap(a, b, c, static_cast<int>(d), e); return true;
-    case SYS_mincore: *result = call_mincore(a, b, reinterpret_cast<unsigned char*>(c)); return true;
+    case SYS_munmap:
+      *result = call_munmap(a, b);
+      return true;
+    case SYS_mprotect:
+      *result = call_mprotect(a, b, static_cast<int>(c));
+      return true;
+    case SYS_madvise:
+      *result = call_madvise(a, b, static_cast<int>(c));
+      return true;
+    case SYS_mremap:
+      *result = call_mremap(a, b, c, static_cast<int>(d), e);
+      return true;
+    case SYS_mincore:
+      *result = call_mincore(a, b, reinterpret_cast<unsigned char*>(c));
+      return true;
     case SYS_mlock:
-    case SYS_mlock2: *result = call_mlock(a, b); return true;
-    case SYS_munlock: *result = call_munlock(a, b); return true;
-    case SYS_msync: *result = call_msync(a, b, static_cast<int>(c)); return true;
+    case SYS_mlock2:
+      *result = call_mlock(a, b);
+      return true;
+    case SYS_munlock:
+      *result = call_munlock(a, b);
+      return true;
+    case SYS_msync:
+      *result = call_msync(a, b, static_cast<int>(c));
+      return true;
     case SYS_mbind:
-    case SYS_move_pages: *result = 0; return true;
-    case SYS_rt_sigprocmask: *result = trapped_sigprocmask(context); return true;
+    case SYS_move_pages:
+      *result = 0;
+      return true;
+    case SYS_rt_sigprocmask:
+      *result = trapped_sigprocmask(context);
+      return true;
     case SYS_rt_sigaction:
       *result = call_sigaction(static_cast<int>(a), reinterpret_cast<const KernelSigaction*>(b),
                                reinterpret_cast<KernelSigaction*>(c));
@@ -340,8 +372,11 @@ bool emulate(ucontext_t& context, long nr, long* result) {
                             reinterpret_cast<char* const*>(c));
       return true;
     case SYS_clone:
-    case SYS_clone3: *result = -EINVAL; return true;  // a stack or structure that may be paged out: see clone()
-    default: return false;
+    case SYS_clone3:
+      *result = -EINVAL;
+      return true;  // a stack or structure that may be paged out: see clone()
+    default:
+      return false;
   }
 }
 
@@ -352,12 +387,11 @@ struct FilterBuilder {
   void jump(std::uint16_t c, std::uint32_t k, std::uint8_t yes, std::uint8_t no) {
     code[size++] = BPF_JUMP(c, k, yes, no);
   }
-  void load(std::size_t offset) {
-    op(BPF_LD | BPF_W | BPF_ABS, static_cast<std::uint32_t>(offset));
-  }
+  void load(std::size_t offset) { op(BPF_LD | BPF_W | BPF_ABS, static_cast<std::uint32_t>(offset)); }
 };
 
-/// Four instructions: trap if the argument at `offset` is a window address, else go on (the accumulator is lost).
+/// Four instructions: trap if the argument at `offset` is a window address, else go on (the accumulator is
+/// lost).
 void trap_window_argument(FilterBuilder& f, std::size_t offset) {
   f.load(offset + 4);
   f.jump(BPF_JMP | BPF_JGE | BPF_K, static_cast<std::uint32_t>(layout::kWindow.start.value() >> 32), 0, 2);
@@ -381,8 +415,8 @@ void build_filter(FilterBuilder& f) {
   f.jump(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 1, 0);
   f.jump(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_setup, 0, 1);
   f.op(kAllow, SECCOMP_RET_ERRNO | ENOSYS);
-  // Registers that a call does not read hold anything, window addresses too. For most calls a needless trap only
-  // costs time; for those that return twice, or never, it would be fatal.
+  // Registers that a call does not read hold anything, window addresses too. For most calls a needless trap
+  // only costs time; for those that return twice, or never, it would be fatal.
   for (const long nr : {SYS_fork, SYS_vfork, SYS_rt_sigreturn, SYS_exit, SYS_exit_group, SYS_close}) {
     f.jump(BPF_JMP | BPF_JEQ | BPF_K, static_cast<std::uint32_t>(nr), 0, 1);
     f.op(kAllow, SECCOMP_RET_ALLOW);
@@ -398,8 +432,8 @@ void build_filter(FilterBuilder& f) {
   f.op(kAllow, SECCOMP_RET_ALLOW);
 }
 
-/// Does a filter of ours trap window addresses already? A harmless call says so: madvise of the window with advice
-/// that does not exist.
+/// Does a filter of ours trap window addresses already? A harmless call says so: madvise of the window with
+/// advice that does not exist.
 std::atomic<bool> trap_seen{false};
 constexpr long kNoSuchAdvice = 0x7e57;
 
@@ -419,8 +453,9 @@ bool peek(std::uint64_t address, std::uint64_t* word) {
 }
 
 bool install_gadget() {
-  const long at = raw_syscall(SYS_mmap, static_cast<long>(layout::kGadgetPage), static_cast<long>(kPageSize),
-                              PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+  const long at =
+      raw_syscall(SYS_mmap, static_cast<long>(layout::kGadgetPage), static_cast<long>(kPageSize),
+                  PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
   if (at != static_cast<long>(layout::kGadgetPage)) return false;
   auto* to = reinterpret_cast<char*>(at);
   const auto size = static_cast<std::size_t>(enchilada_gadget_end - enchilada_gadget_begin);
@@ -436,7 +471,8 @@ const char* install_filter() {
   FilterBuilder filter;
   build_filter(filter);
   const sock_fprog program{filter.size, filter.code};
-  if (raw_syscall(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return "prctl(PR_SET_NO_NEW_PRIVS) is refused";
+  if (raw_syscall(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
+    return "prctl(PR_SET_NO_NEW_PRIVS) is refused";
   if (raw_syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, as_long(&program)) != 0) {
     return "seccomp filters are refused (CONFIG_SECCOMP_FILTER, or a container's own filter)";
   }
@@ -453,10 +489,11 @@ bool handle_trapped_call(ucontext_t& context) {
     regs[REG_RAX] = -EINVAL;
     return true;
   }
-  if (!live().ready()) {  // an inherited filter, and this process is not managed: the call cannot be about our memory
-    regs[REG_RAX] = window_syscall(nr, static_cast<long>(args[0]), static_cast<long>(args[1]),
-                                   static_cast<long>(args[2]), static_cast<long>(args[3]),
-                                   static_cast<long>(args[4]), static_cast<long>(args[5]));
+  if (!live().ready()) {  // an inherited filter, and this process is not managed: the call cannot be about
+                          // our memory
+    regs[REG_RAX] =
+        window_syscall(nr, static_cast<long>(args[0]), static_cast<long>(args[1]), static_cast<long>(args[2]),
+                       static_cast<long>(args[3]), static_cast<long>(args[4]), static_cast<long>(args[5]));
     return true;
   }
   long result = 0;

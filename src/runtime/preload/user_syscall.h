@@ -1,9 +1,11 @@
-// System calls of the program on managed memory: the filter that traps them and the handler that makes them work.
+// System calls of the program on managed memory: the filter that traps them and the handler that makes them
+// work.
 //
-// The kernel cannot fault pages of the window in (it would get EFAULT), so what a call points to is pinned and made
-// resident first; then the call is made at the gadget. Invariants (live-runtime.md rules 4, 7, 8): the filter traps
-// only calls with a window address among their arguments, so unmanaged exec'd children live; the call itself runs
-// under the program's own signal mask; no more than pin_limit() bytes are pinned by one call.
+// The kernel cannot fault pages of the window in (it would get EFAULT), so what a call points to is pinned
+// and made resident first; then the call is made at the gadget. Invariants (live-runtime.md rules 4, 7, 8):
+// the filter traps only calls with a window address among their arguments, so unmanaged exec'd children live;
+// the call itself runs under the program's own signal mask; no more than pin_limit() bytes are pinned by one
+// call.
 #pragma once
 
 #include <ucontext.h>
@@ -20,7 +22,8 @@ const char* install_filter();
 /// The SIGSYS of a trapped call. False: not one of ours.
 bool handle_trapped_call(ucontext_t& context);
 
-/// A call made by a wrapper in ordinary context: pins what its arguments need, makes it at the gadget, unpins.
+/// A call made by a wrapper in ordinary context: pins what its arguments need, makes it at the gadget,
+/// unpins.
 long user_syscall(long nr, long a = 0, long b = 0, long c = 0, long d = 0, long e = 0, long f = 0);
 
 /// Some argument is a window address.
