@@ -1,9 +1,10 @@
 // Arena and Slab: all metadata of an engine, in memory set aside when the engine is made.
 //
-// An Arena is one range of address space given by the machine (anonymous, untouched: it costs memory only as it is
-// used). Slab<T> hands out objects of one type from chunks of the arena and keeps the freed ones on a list.
-// Invariants: neither ever calls malloc; a slab never gives memory back, so a freed object's memory stays of its type
-// (type-stable, as FreeBSD's UMA zones with NOFREE); an exhausted arena answers nullptr, which callers must handle.
+// An Arena is one range of address space given by the machine (anonymous, untouched: it costs memory only as
+// it is used). Slab<T> hands out objects of one type from chunks of the arena and keeps the freed ones on a
+// list. Invariants: neither ever calls malloc; a slab never gives memory back, so a freed object's memory
+// stays of its type (type-stable, as FreeBSD's UMA zones with NOFREE); an exhausted arena answers nullptr,
+// which callers must handle.
 #pragma once
 
 #include <atomic>
@@ -19,9 +20,10 @@ namespace enchilada {
 
 class Arena {
  public:
-  /// `memory` must be zero, aligned to 64, and outlive the arena and everything made from it. `parent`: the arena
-  /// that the memory was reserved from, which counts what is touched here too.
-  Arena(std::byte* memory, std::size_t size, Arena* parent = nullptr) : base_(memory), size_(size), parent_(parent) {}
+  /// `memory` must be zero, aligned to 64, and outlive the arena and everything made from it. `parent`: the
+  /// arena that the memory was reserved from, which counts what is touched here too.
+  Arena(std::byte* memory, std::size_t size, Arena* parent = nullptr)
+      : base_(memory), size_(size), parent_(parent) {}
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
 

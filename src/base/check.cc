@@ -30,7 +30,9 @@ struct Line {
 
 }  // namespace
 
-void set_check_hook(void (*hook)()) noexcept { check_hook = hook; }
+void set_check_hook(void (*hook)()) noexcept {
+  check_hook = hook;
+}
 
 void check_failed(const char* file, int line, const char* what, std::uint64_t a, std::uint64_t b) noexcept {
   Line out;

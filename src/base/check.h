@@ -17,8 +17,9 @@ void set_check_hook(void (*hook)()) noexcept;
 
 // Macros, because the condition's text and place belong in the message.
 #define ENCHILADA_CHECK(cond, ...) \
-  (__builtin_expect(!!(cond), 1) ? (void)0 \
-                                 : ::enchilada::check_failed(__FILE__, __LINE__, #cond __VA_OPT__(, ) __VA_ARGS__))
+  (__builtin_expect(!!(cond), 1)   \
+       ? (void)0                   \
+       : ::enchilada::check_failed(__FILE__, __LINE__, #cond __VA_OPT__(, ) __VA_ARGS__))
 #ifdef NDEBUG
 #define ENCHILADA_DCHECK(cond, ...) ((void)sizeof(!(cond)))
 #else

@@ -17,7 +17,8 @@ struct KernelTimespec {
   std::int64_t nanoseconds;
 };
 
-bool wait_on(const std::atomic<std::uint32_t>& word, std::uint32_t expected, std::uint64_t timeout_ns, long flag) {
+bool wait_on(const std::atomic<std::uint32_t>& word, std::uint32_t expected, std::uint64_t timeout_ns,
+             long flag) {
   KernelTimespec limit{static_cast<std::int64_t>(timeout_ns / 1'000'000'000),
                        static_cast<std::int64_t>(timeout_ns % 1'000'000'000)};
   const long answer = raw_syscall(kSysFutex, reinterpret_cast<long>(&word), kFutexWait | flag, expected,
@@ -27,7 +28,8 @@ bool wait_on(const std::atomic<std::uint32_t>& word, std::uint32_t expected, std
 
 }  // namespace
 
-bool futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t expected, std::uint64_t timeout_ns) noexcept {
+bool futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t expected,
+                std::uint64_t timeout_ns) noexcept {
   return wait_on(word, expected, timeout_ns, kFutexPrivate);
 }
 void futex_wake(const std::atomic<std::uint32_t>& word, int waiters) noexcept {
@@ -45,7 +47,9 @@ void Mutex::lock_slow() noexcept {
   while (word_.exchange(2, std::memory_order_acquire) != 0) futex_wait(word_, 2);
 }
 
-void Mutex::assert_held() const noexcept { DCHECK(held()); }
+void Mutex::assert_held() const noexcept {
+  DCHECK(held());
+}
 
 void SharedMutex::lock() noexcept {
   for (;;) {
@@ -131,7 +135,8 @@ void SharedMutex::unlock_shared() noexcept {
 bool SharedMutex::try_upgrade() noexcept {
   std::uint32_t word = word_.load(std::memory_order_relaxed);
   while ((word & kReaders) == 1) {
-    if (word_.compare_exchange_weak(word, (word & ~kReaders) | kWriter, std::memory_order_acquire)) return true;
+    if (word_.compare_exchange_weak(word, (word & ~kReaders) | kWriter, std::memory_order_acquire))
+      return true;
   }
   return false;
 }
@@ -141,8 +146,12 @@ void SharedMutex::downgrade() noexcept {
   if ((word & kWriterWaiting) != 0) futex_wake(word_, 1 << 30);
 }
 
-void SharedMutex::assert_held() const noexcept { DCHECK(held_exclusive()); }
-void SharedMutex::assert_held_shared() const noexcept { DCHECK(held()); }
+void SharedMutex::assert_held() const noexcept {
+  DCHECK(held_exclusive());
+}
+void SharedMutex::assert_held_shared() const noexcept {
+  DCHECK(held());
+}
 
 namespace lock_order {
 #ifdef ENCHILADA_LOCK_RANKS
@@ -180,7 +189,9 @@ void released(const void* lock, LockRank rank) noexcept {
   CHECK(kReleasedLockWasHeld, static_cast<std::uint64_t>(rank));
 }
 
-void assert_none_held() noexcept { CHECK(held_count == 0, static_cast<std::uint64_t>(held_locks[0].rank)); }
+void assert_none_held() noexcept {
+  CHECK(held_count == 0, static_cast<std::uint64_t>(held_locks[0].rank));
+}
 #else
 void acquired(const void*, LockRank, bool) noexcept {}
 void released(const void*, LockRank) noexcept {}

@@ -1,11 +1,12 @@
 // Ranked locks on futexes: Mutex, SharedMutex, their guards, and WaitQueue to sleep on any 32-bit word.
 //
 // Lock order (DESIGN.md §4), smaller rank first:
-//   map -> object (shadow before backing) -> page busy -> pmap -> pv list -> swap space -> free list -> queue.
+//   map -> object (shadow before backing) -> page busy -> pmap -> pv list -> swap space -> free list ->
+//   queue.
 // With ENCHILADA_LOCK_RANKS a thread that takes a lock of a smaller rank than one it holds stops the program;
 // equal ranks are allowed for objects only (shadow before backing, the caller's duty) and for try_lock.
-// Invariants: no libc, no allocation, async-signal-safe; a lock is 4 bytes, unlocked when zero, so that a zeroed
-// arena is a valid one and fork() in a thread that holds it leaves the child able to unlock it.
+// Invariants: no libc, no allocation, async-signal-safe; a lock is 4 bytes, unlocked when zero, so that a
+// zeroed arena is a valid one and fork() in a thread that holds it leaves the child able to unlock it.
 #pragma once
 
 #include <atomic>
@@ -35,7 +36,8 @@ void assert_none_held() noexcept;
 }  // namespace lock_order
 
 /// Sleeps while *word == expected; may return early. timeout_ns 0 = none. Returns false on a time-out.
-bool futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t expected, std::uint64_t timeout_ns = 0) noexcept;
+bool futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t expected,
+                std::uint64_t timeout_ns = 0) noexcept;
 void futex_wake(const std::atomic<std::uint32_t>& word, int waiters) noexcept;
 /// The same on words in memory shared between processes.
 bool futex_wait_shared(const std::atomic<std::uint32_t>& word, std::uint32_t expected,

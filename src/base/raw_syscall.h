@@ -12,7 +12,8 @@ inline constexpr long kSysGettid = 186;
 inline constexpr long kSysFutex = 202;
 
 /// Returns the kernel's answer: >= 0, or -errno.
-inline long raw_syscall(long nr, long a = 0, long b = 0, long c = 0, long d = 0, long e = 0, long f = 0) noexcept {
+inline long raw_syscall(long nr, long a = 0, long b = 0, long c = 0, long d = 0, long e = 0,
+                        long f = 0) noexcept {
   long result;
   register long r10 asm("r10") = d;
   register long r8 asm("r8") = e;

@@ -18,7 +18,7 @@ Unexpected(E) -> Unexpected<E>;
 template <class T, class E>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}           // NOLINT(implicit)
+  Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}            // NOLINT(implicit)
   Result(Unexpected<E> e) : state_(std::in_place_index<1>, std::move(e.error)) {}  // NOLINT(implicit)
 
   [[nodiscard]] bool ok() const { return state_.index() == 0; }

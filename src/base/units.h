@@ -52,31 +52,64 @@ using Nanoseconds = Unit<struct NanosecondsTag, std::uint64_t>;
 inline constexpr FrameNumber kNoFrame{~std::uint32_t{0}};
 inline constexpr SwapBlock kNoBlock{~std::uint32_t{0}};
 
-
-constexpr PageIndex operator+(PageIndex a, PageCount n) { return PageIndex{a.value() + n.value()}; }
-constexpr PageIndex operator-(PageIndex a, PageCount n) { return PageIndex{a.value() - n.value()}; }
-constexpr PageCount operator-(PageIndex a, PageIndex b) { return PageCount{a.value() - b.value()}; }
-constexpr VirtAddr operator+(VirtAddr a, ByteCount n) { return VirtAddr{a.value() + n.value()}; }
-constexpr VirtAddr operator-(VirtAddr a, ByteCount n) { return VirtAddr{a.value() - n.value()}; }
-constexpr ByteCount operator-(VirtAddr a, VirtAddr b) { return ByteCount{a.value() - b.value()}; }
-constexpr PageCount operator+(PageCount a, PageCount b) { return PageCount{a.value() + b.value()}; }
-constexpr PageCount operator-(PageCount a, PageCount b) { return PageCount{a.value() - b.value()}; }
-constexpr ByteCount operator+(ByteCount a, ByteCount b) { return ByteCount{a.value() + b.value()}; }
-constexpr ByteCount operator-(ByteCount a, ByteCount b) { return ByteCount{a.value() - b.value()}; }
+constexpr PageIndex operator+(PageIndex a, PageCount n) {
+  return PageIndex{a.value() + n.value()};
+}
+constexpr PageIndex operator-(PageIndex a, PageCount n) {
+  return PageIndex{a.value() - n.value()};
+}
+constexpr PageCount operator-(PageIndex a, PageIndex b) {
+  return PageCount{a.value() - b.value()};
+}
+constexpr VirtAddr operator+(VirtAddr a, ByteCount n) {
+  return VirtAddr{a.value() + n.value()};
+}
+constexpr VirtAddr operator-(VirtAddr a, ByteCount n) {
+  return VirtAddr{a.value() - n.value()};
+}
+constexpr ByteCount operator-(VirtAddr a, VirtAddr b) {
+  return ByteCount{a.value() - b.value()};
+}
+constexpr PageCount operator+(PageCount a, PageCount b) {
+  return PageCount{a.value() + b.value()};
+}
+constexpr PageCount operator-(PageCount a, PageCount b) {
+  return PageCount{a.value() - b.value()};
+}
+constexpr ByteCount operator+(ByteCount a, ByteCount b) {
+  return ByteCount{a.value() + b.value()};
+}
+constexpr ByteCount operator-(ByteCount a, ByteCount b) {
+  return ByteCount{a.value() - b.value()};
+}
 constexpr FrameNumber operator+(FrameNumber a, PageCount n) {
   return FrameNumber{static_cast<std::uint32_t>(a.value() + n.value())};
 }
 constexpr SwapBlock operator+(SwapBlock a, PageCount n) {
   return SwapBlock{static_cast<std::uint32_t>(a.value() + n.value())};
 }
-constexpr Nanoseconds operator+(Nanoseconds a, Nanoseconds b) { return Nanoseconds{a.value() + b.value()}; }
-constexpr Nanoseconds operator-(Nanoseconds a, Nanoseconds b) { return Nanoseconds{a.value() - b.value()}; }
+constexpr Nanoseconds operator+(Nanoseconds a, Nanoseconds b) {
+  return Nanoseconds{a.value() + b.value()};
+}
+constexpr Nanoseconds operator-(Nanoseconds a, Nanoseconds b) {
+  return Nanoseconds{a.value() - b.value()};
+}
 
-constexpr ByteCount to_bytes(PageCount n) { return ByteCount{n.value() << kPageShift}; }
-constexpr PageCount to_pages(ByteCount n) { return PageCount{(n.value() + kPageMask) >> kPageShift}; }
-constexpr VirtAddr page_floor(VirtAddr a) { return VirtAddr{a.value() & ~kPageMask}; }
-constexpr VirtAddr page_ceil(VirtAddr a) { return VirtAddr{(a.value() + kPageMask) & ~kPageMask}; }
-constexpr bool page_aligned(VirtAddr a) { return (a.value() & kPageMask) == 0; }
+constexpr ByteCount to_bytes(PageCount n) {
+  return ByteCount{n.value() << kPageShift};
+}
+constexpr PageCount to_pages(ByteCount n) {
+  return PageCount{(n.value() + kPageMask) >> kPageShift};
+}
+constexpr VirtAddr page_floor(VirtAddr a) {
+  return VirtAddr{a.value() & ~kPageMask};
+}
+constexpr VirtAddr page_ceil(VirtAddr a) {
+  return VirtAddr{(a.value() + kPageMask) & ~kPageMask};
+}
+constexpr bool page_aligned(VirtAddr a) {
+  return (a.value() & kPageMask) == 0;
+}
 
 /// Half-open range [start, end) of addresses.
 struct VirtRange {

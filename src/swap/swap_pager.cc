@@ -320,7 +320,8 @@ class SwapPager::PutCluster {
       return;
     }
     SwapCopy old;
-    if (!pager_.meta_.set(requests_[page].handle->root, requests_[page].index, now, SwapMeta::Purpose::kPut, &old)) {
+    if (!pager_.meta_.set(requests_[page].handle->root, requests_[page].index, now, SwapMeta::Purpose::kPut,
+                          &old)) {
       releaser.add(now.block);
       requests_[page].verdict = PagerReturn::kFail;
       count(pager_.stats_.no_metadata);

@@ -110,8 +110,8 @@ class ProcessTree {
   void decline_request() noexcept;
   /// For a helper thread: sleeps until somebody asks for frames, or the time is over (0 = none).
   void wait_for_request(std::uint64_t timeout_ns) noexcept;
-  /// Another process is in the tree: somebody must then listen for requests here (a helper thread), also while this
-  /// process sleeps. Later ones come only through this process's own fork, vfork or spawn.
+  /// Another process is in the tree: somebody must then listen for requests here (a helper thread), also
+  /// while this process sleeps. Later ones come only through this process's own fork, vfork or spawn.
   [[nodiscard]] bool has_siblings() const noexcept;
   /// The request word itself (a shared futex), for a raw helper thread.
   [[nodiscard]] std::atomic<std::uint32_t>& request_word() const noexcept;
