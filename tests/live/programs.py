@@ -44,28 +44,28 @@ def write_lines(path, count):
 
 
 def sqlite3(folder, full):
+    rows = 460_000 if full else 50_000
     script = folder / "work.sql"
-    text = DEMO_SQL.read_text()
-    script.write_text(text if full else text.replace("460000", "24000").replace("k < 30000", "k < 6000"))
-    return Job(["sqlite3", "-batch", "-noheader", "-init", "/dev/null", ":memory:"], "96M" if full else "8M", stdin=script)
+    script.write_text(DEMO_SQL.read_text().replace("460000", str(rows)))
+    return Job(["sqlite3", "-batch", "-noheader", "-init", "/dev/null", ":memory:"], "96M" if full else "16M", stdin=script)
 
 
 def sort_with(threads):
     def prepare(folder, full):
-        write_lines(folder / "lines.txt", 6_000_000 if full else 350_000)
-        ram = {1: "80M", 2: "96M", 4: "128M"} if full else {1: "7M", 2: "8M", 4: "10M"}
+        write_lines(folder / "lines.txt", 6_000_000 if full else 1_000_000)
+        ram = {1: "80M", 2: "96M", 4: "128M"} if full else {1: "16M", 2: "20M", 4: "24M"}
         return Job(["sort", "-S", "1G", f"--parallel={threads}", folder / "lines.txt"], ram[threads])
     return prepare
 
 
 def python_objects(folder, full):
     # Two workers and the parent are charged for what they share: three processes within the same budget.
-    return Job(["python3", HERE / "programs" / "objects.py", "500" if full else "36"], "128M" if full else "12M",
+    return Job(["python3", HERE / "programs" / "objects.py", "500" if full else "90"], "128M" if full else "24M",
                env={"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"})
 
 
 def perl_words(folder, full):
-    return Job(["perl", HERE / "programs" / "words.pl", "500" if full else "24"], "128M" if full else "8M",
+    return Job(["perl", HERE / "programs" / "words.pl", "500" if full else "60"], "128M" if full else "16M",
                env={"PERL_HASH_SEED": "0"})
 
 
@@ -95,8 +95,8 @@ std::string work{i}(int n) {{
 
 
 def gcc(folder, full):
-    write_cplusplus(folder / "large.cc", 260 if full else 1)
-    return Job(["g++", "-std=c++20", "-O1", "-S", "-o", "-", folder / "large.cc"], "256M" if full else "32M")
+    write_cplusplus(folder / "large.cc", 260 if full else 8)
+    return Job(["g++", "-std=c++20", "-O1", "-S", "-o", "-", folder / "large.cc"], "256M" if full else "40M")
 
 
 def xz(folder, full):
@@ -108,8 +108,8 @@ def xz(folder, full):
 
 
 def zstd(folder, full):
-    write_lines(folder / "lines.txt", 6_000_000 if full else 500_000)
-    return Job(["zstd", "-q", "-T2", "--long", "-c", folder / "lines.txt"], "64M" if full else "7M")
+    write_lines(folder / "lines.txt", 6_000_000 if full else 1_600_000)
+    return Job(["zstd", "-q", "-T2", "--long", "-c", folder / "lines.txt"], "64M" if full else "16M")
 
 
 OVERRUN = r"""
@@ -157,7 +157,7 @@ def compile_c(source, binary):
 
 def two_thread_sort(folder, full):
     binary = folder.parent / "two_thread_sort"  # put there by the runner
-    return Job([binary, "1024" if full else "32", "2"], "64M" if full else "8M")
+    return Job([binary, "1024" if full else "128", "2"], "64M" if full else "24M")
 
 
 PROGRAMS = [

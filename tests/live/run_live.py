@@ -31,7 +31,7 @@ from live_lib import Failure, Skip, say
 
 HERE = pathlib.Path(__file__).resolve().parent
 BUILD = HERE.parent.parent / "build" / "release"
-PROBE_RAM = "8M"
+PROBE_RAM = "16M"
 OWN_SHARE, OWN_PER_PROCESS = 0.03, 8 << 20  # what the VM system may use itself
 
 
@@ -171,12 +171,12 @@ def soak(args, bench, name):
     folder.mkdir(exist_ok=True)
     folder.chmod(0o755)
     if name == "sort":
-        programs.write_lines(folder / "lines.txt", 6_000_000 if args.full else 400_000)
+        programs.write_lines(folder / "lines.txt", 6_000_000 if args.full else 1_000_000)
         command = ["sort", "-S", "1500M", "--parallel=2", folder / "lines.txt"]
-        rams = [args.ram] if args.ram else (["256M", "128M", "64M"] if args.full else ["8M"])
+        rams = [args.ram] if args.ram else (["256M", "128M", "64M"] if args.full else ["16M"])
     else:
-        command = [bench.reachable(args.probes / "two_thread_sort", "nobody"), "1024" if args.full else "32", "2"]
-        rams = [args.ram] if args.ram else (["256M", "128M", "64M"] if args.full else ["8M"])
+        command = [bench.reachable(args.probes / "two_thread_sort", "nobody"), "1024" if args.full else "64", "2"]
+        rams = [args.ram] if args.ram else (["256M", "128M", "64M"] if args.full else ["16M"])
     native = live_lib.run(command, folder=bench.folder(None), timeout=1200)
     require(native.status == 0, f"natively: {explain(native)}")
     for ram in rams if not args.native_only else []:

@@ -43,7 +43,7 @@ struct ChildMode {
 [[noreturn]] void fail(const char* file, int line, const char* what);
 [[noreturn]] void fail_values(const char* file, int line, const char* what, long long a, long long b);
 
-/// The memory that the run under enchilada has (ENCHILADA_PROBE_RAM, in MiB; 8 MiB where unset).
+/// The memory that the run under enchilada has (ENCHILADA_PROBE_RAM, in MiB; 16 MiB where unset).
 size_t ram();
 /// Running under enchilada (ENCHILADA_PROBE_LIVE is set).
 bool live();

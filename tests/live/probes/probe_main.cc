@@ -19,7 +19,8 @@ uint64_t word(uint64_t seed, uint64_t index) {
 
 void touch(size_t bytes) {
   char* p = map(bytes);
-  for (size_t i = 0; i < bytes; i += 4096) *reinterpret_cast<volatile uint64_t*>(p + i) = word(77, i);
+  for (size_t i = 0; i < bytes; i += 4096) *reinterpret_cast<uint64_t*>(p + i) = word(77, i);
+  for (size_t i = 0; i < bytes; i += 4096) EXPECT(*reinterpret_cast<uint64_t*>(p + i) == word(77, i));
   EXPECT(munmap(p, bytes) == 0);
 }
 
@@ -57,7 +58,7 @@ void fail_values(const char* file, int line, const char* what, long long a, long
 size_t ram() {
   static const size_t bytes = [] {
     const char* text = getenv("ENCHILADA_PROBE_RAM");
-    return static_cast<size_t>(text ? atol(text) : 8) << 20;
+    return static_cast<size_t>(text ? atol(text) : 16) << 20;
   }();
   return bytes;
 }
