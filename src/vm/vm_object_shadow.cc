@@ -106,6 +106,7 @@ bool VmObjectZone::split(VmObject** object, PageIndex* offset, PageCount size) {
     WriteLock guard(source.lock);
     const bool apt = source.one_mapping() && source.refs() > 1 && source.shadow_count == 0;
     if (apt && busy_range(source, *offset, end)) {
+      WriteLock fresh_guard(fresh->lock);  // the page daemon finds it by way of the first page that has moved
       if (source.backing != nullptr) {
         reference(*source.backing);
         attach(*fresh, *source.backing, PageCount{source.backing_offset.value() + offset->value()});

@@ -41,7 +41,8 @@ void PageDaemon::run_until(Run& run) {
   run.last_resort = 2 * pages + kActMax * kBatch;
   while (run.gained < run.goal && step(run)) {
     const bool patient = run.gained == 0 || run.exhaustive;
-    if (run.looked > (patient ? run.last_resort : kBudget)) break;
+    // Busy pages count, too: their holders may be waiting for this very run to end.
+    if (run.looked + run.busy > (patient ? run.last_resort : kBudget)) break;
   }
   if (waiting() >= waiting_target() && pressure_ > 0) --pressure_;
   count(system_.counters().pdpages, run.looked);
