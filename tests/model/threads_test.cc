@@ -11,6 +11,7 @@
 #include <cstdarg>
 #include <cstdio>
 #include <cstring>
+#include <mutex>
 #include <thread>
 #include <vector>
 
@@ -58,6 +59,10 @@ struct Stage {
   std::unique_ptr<VmMap> map;
   std::atomic<bool> failed{false};
   std::atomic<unsigned> running{kThreads};
+  // A fork copies wired memory at once, while its owner goes on writing to it (FreeBSD's does, too): a race
+  // of the program with itself. So nobody forks while anybody has wired memory.
+  std::mutex fork_or_wire;
+  unsigned wirers = 0;  // fork_or_wire
 };
 
 SoftEngineOptions options_of(std::uint64_t seed) {
@@ -153,12 +158,12 @@ void Stage::validate() {
 
 class Owner {
  public:
-  Owner(Stage& arena, unsigned number, std::uint64_t seed)
-      : arena_(arena), number_(number), random_(seed * 131 + number), model_(arena.own_range(number)) {}
+  Owner(Stage& stage, unsigned number, std::uint64_t seed)
+      : stage_(stage), number_(number), random_(seed * 131 + number), model_(stage.own_range(number)) {}
 
   void run(unsigned steps) {
-    for (unsigned i = 0; i < steps && !arena_.failed.load(); ++i) step();
-    arena_.running.fetch_sub(1);
+    for (unsigned i = 0; i < steps && !stage_.failed.load(); ++i) step();
+    stage_.running.fetch_sub(1);
   }
   void check_all() {
     for (auto& [number, page] : model_.pages()) {
@@ -168,6 +173,7 @@ class Owner {
 
  private:
   void step() {
+    settle_wiring();
     switch (random_.below(16)) {
       case 0:
       case 1:
@@ -184,7 +190,7 @@ class Owner {
         return wire();
       case 7:
       case 8:
-        return arena_.check_common(*arena_.map, random_.below(kCommonPages));
+        return stage_.check_common(*stage_.map, random_.below(kCommonPages));
       case 9:
         return sweep();
       default:
@@ -201,7 +207,7 @@ class Owner {
 
   bool same(const char* what, KernReturn got, KernReturn expected) {
     if (got != expected) {
-      arena_.fail("thread %u: %s says %d, expected %d", number_, what, static_cast<int>(got),
+      stage_.fail("thread %u: %s says %d, expected %d", number_, what, static_cast<int>(got),
                   static_cast<int>(expected));
     }
     return got == expected && got == KernReturn::kSuccess;
@@ -215,25 +221,25 @@ class Owner {
                                           : VmMap::MapRequest::Placement::kFixedExclusive;
     VirtAddr at{0};
     const KernReturn expected = model_.expect_map(request, &at);
-    if (same("map", arena_.map->map(request, &at), expected)) model_.map(request, at);
+    if (same("map", stage_.map->map(request, &at), expected)) model_.map(request, at);
   }
   void remove() {
     const VirtRange range = some_range(16);
-    if (same("remove", arena_.map->remove(range), KernReturn::kSuccess)) model_.remove(range);
+    if (same("remove", stage_.map->remove(range), KernReturn::kSuccess)) model_.remove(range);
   }
   void protect() {
     constexpr Prot kProts[] = {Prot::kNone, Prot::kRead, Prot::kReadWrite, Prot::kReadWrite};
     const VirtRange range = some_range(8);
     const Prot prot = kProts[random_.below(4)];
     const KernReturn expected = model_.expect_protect(range, prot);
-    if (same("protect", arena_.map->protect(range, prot), expected)) model_.protect(range, prot);
+    if (same("protect", stage_.map->protect(range, prot), expected)) model_.protect(range, prot);
   }
   void advise() {
     constexpr Advice kAdvice[] = {Advice::kDontNeed, Advice::kDiscard, Advice::kRandom, Advice::kNormal};
     const VirtRange range = some_range(16);
     const Advice advice = kAdvice[random_.below(4)];
     const KernReturn expected = model_.expect_advise(range, advice);
-    if (same("advise", arena_.map->advise(range, advice), expected)) model_.advise(range, advice);
+    if (same("advise", stage_.map->advise(range, advice), expected)) model_.advise(range, advice);
   }
   void remap() {
     const VirtRange from = some_range(12);
@@ -242,22 +248,34 @@ class Owner {
     const bool keep = random_.one_in(3);
     if (to.end > model_.bounds().end) return;  // it would reach into the next thread's range
     const KernReturn expected = model_.expect_remap(from, to, keep);
-    if (same("remap", arena_.map->remap(from, to, keep), expected)) model_.remap(from, to, keep);
+    if (same("remap", stage_.map->remap(from, to, keep), expected)) model_.remap(from, to, keep);
     // What has moved names its old place: name the new one.
     if (expected != KernReturn::kSuccess) return;
     for (VirtAddr page = to.start; page < to.end; page = page + ByteCount{kPageSize}) rename(page);
   }
+  /// What was wired may have been unmapped since.
+  void settle_wiring() {
+    if (!has_wired_ || model_.wired_pages() != 0) return;
+    const std::lock_guard guard(stage_.fork_or_wire);
+    --stage_.wirers;
+    has_wired_ = false;
+  }
   void wire() {
     const VirtRange range = some_range(3);
+    const std::lock_guard guard(stage_.fork_or_wire);
     if (model_.wired_pages() == 0) {
+      if (!has_wired_) ++stage_.wirers;
+      has_wired_ = true;
       const KernReturn expected = model_.expect_wire(range);
-      if (same("wire", arena_.map->wire(range, WireKind::kUser), expected))
+      if (same("wire", stage_.map->wire(range, WireKind::kUser), expected))
         model_.wire(range, WireKind::kUser);
     } else {
       const KernReturn expected = model_.expect_unwire(model_.bounds());
-      const KernReturn got = arena_.map->unwire(model_.bounds(), WireKind::kUser);
+      const KernReturn got = stage_.map->unwire(model_.bounds(), WireKind::kUser);
       (void)same("unwire", got, expected);
       model_.unwire(model_.bounds(), WireKind::kUser);
+      --stage_.wirers;
+      has_wired_ = false;
     }
   }
   void sweep() {
@@ -276,7 +294,7 @@ class Owner {
                                  : allowed                ? FaultResult::kResolved
                                                           : FaultResult::kProtection;
     if (got != expected) {
-      arena_.fail("thread %u: %s at %llx: fault result %d, expected %d", number_, what,
+      stage_.fail("thread %u: %s at %llx: fault result %d, expected %d", number_, what,
                   static_cast<unsigned long long>(page.value()), static_cast<int>(got),
                   static_cast<int>(expected));
     }
@@ -286,14 +304,14 @@ class Owner {
     const Content& content = *model_.find(page)->content;
     for (std::size_t i = 0; i < kWords; ++i) {
       if (seen[i] == content.words[i]) continue;
-      arena_.fail("thread %u: %s at %llx: word %zu is %llx, expected %llx", number_, what,
+      stage_.fail("thread %u: %s at %llx: word %zu is %llx, expected %llx", number_, what,
                   static_cast<unsigned long long>(page.value()), i, static_cast<unsigned long long>(seen[i]),
                   static_cast<unsigned long long>(content.words[i]));
     }
   }
   void load(VirtAddr page) {
     std::array<std::uint64_t, kWords> seen{};
-    const FaultResult got = arena_.touch(*arena_.map, page, Access::kRead, [&](std::byte* bytes) {
+    const FaultResult got = stage_.touch(*stage_.map, page, Access::kRead, [&](std::byte* bytes) {
       for (std::size_t i = 0; i < kWords; ++i) std::memcpy(&seen[i], bytes + word_offset(i), 8);
     });
     if (verdict("load", page, got, Access::kRead)) compare("load", page, seen);
@@ -302,7 +320,7 @@ class Owner {
     std::array<std::uint64_t, kWords> seen{};
     const std::size_t word = random_.below(kWords);
     const std::uint64_t value = value_of(number_, page, word, ++stores_);
-    const FaultResult got = arena_.touch(*arena_.map, page, Access::kWrite, [&](std::byte* bytes) {
+    const FaultResult got = stage_.touch(*stage_.map, page, Access::kWrite, [&](std::byte* bytes) {
       for (std::size_t i = 0; i < kWords; ++i) std::memcpy(&seen[i], bytes + word_offset(i), 8);
       std::memcpy(bytes + word_offset(word), &value, 8);
     });
@@ -317,34 +335,40 @@ class Owner {
     for (std::size_t i = 0; i < kWords; ++i) {
       if (model_page->content->words[i] != 0) words[i] = value_of(number_, page, i, ++stores_);
     }
-    const FaultResult got = arena_.touch(*arena_.map, page, Access::kWrite, [&](std::byte* bytes) {
+    const FaultResult got = stage_.touch(*stage_.map, page, Access::kWrite, [&](std::byte* bytes) {
       for (std::size_t i = 0; i < kWords; ++i) std::memcpy(bytes + word_offset(i), &words[i], 8);
     });
     if (verdict("rename", page, got, Access::kWrite)) model_page->content->words = words;
   }
 
-  Stage& arena_;
+  Stage& stage_;
   unsigned number_;
   Random random_;
   ModelMap model_;
   std::uint64_t stores_ = 0;
+  bool has_wired_ = false;  // is counted among the stage's wirers
 };
 
 // ---- the others
 // --------------------------------------------------------------------------------------------------
 
 /// Forks, and reads in the child: the common range as it is, elsewhere nothing that belongs to another place.
-void check_fork(Stage& arena, Random& random) {
-  const std::unique_ptr<VmMap> child = arena.map->fork();
-  if (child == nullptr) return arena.fail("fork failed");
-  for (int i = 0; i < 10; ++i) arena.check_common(*child, random.below(kCommonPages));
+void check_fork(Stage& stage, Random& random) {
+  std::unique_ptr<VmMap> child;
+  {
+    const std::lock_guard guard(stage.fork_or_wire);
+    if (stage.wirers != 0) return;
+    child = stage.map->fork();
+  }
+  if (child == nullptr) return stage.fail("fork failed");
+  for (int i = 0; i < 10; ++i) stage.check_common(*child, random.below(kCommonPages));
   for (int i = 0; i < 40; ++i) {
     const auto owner = static_cast<unsigned>(random.below(kThreads));
     const std::uint64_t n = random.below(kOwnPages);
-    const VirtAddr page = arena.own_range(owner).start + to_bytes(PageCount{n});
+    const VirtAddr page = stage.own_range(owner).start + to_bytes(PageCount{n});
     const Access access = random.one_in(2) ? Access::kWrite : Access::kRead;
     std::array<std::uint64_t, kWords> seen{};
-    const FaultResult got = arena.touch(*child, page, access, [&](std::byte* bytes) {
+    const FaultResult got = stage.touch(*child, page, access, [&](std::byte* bytes) {
       for (std::size_t w = 0; w < kWords; ++w) {
         std::memcpy(&seen[w], bytes + word_offset(w), 8);
         const std::uint64_t poison = value_of(0x77, page, w, 7);  // the parent must never see it
@@ -352,24 +376,24 @@ void check_fork(Stage& arena, Random& random) {
       }
     });
     if (got == FaultResult::kIoError || got == FaultResult::kNoMemory) {
-      arena.fail("child: fault result %d", static_cast<int>(got));
+      stage.fail("child: fault result %d", static_cast<int>(got));
     }
     if (got != FaultResult::kResolved || seen[0] >> 56 == 0x77) continue;
     for (std::size_t w = 0; w < kWords; ++w) {
       // A page that was moved keeps the name of its old place until its owner has renamed it; never another
       // owner's.
       if (seen[w] == 0 || seen[w] >> 56 == owner || belongs(seen[w], owner, page, w)) continue;
-      arena.fail("child: page of thread %u holds %llx", owner, static_cast<unsigned long long>(seen[w]));
+      stage.fail("child: page of thread %u holds %llx", owner, static_cast<unsigned long long>(seen[w]));
     }
   }
 }
 
-void disturb(Stage& arena, std::uint64_t seed) {
+void disturb(Stage& stage, std::uint64_t seed) {
   Random random(seed ^ 0xd157);
-  VmSystem& system = arena.engine.system();
-  SoftMemory& memory = arena.engine.machine().memory();
+  VmSystem& system = stage.engine.system();
+  SoftMemory& memory = stage.engine.machine().memory();
   const std::uint64_t frames = memory.frame_limit().value();
-  while (arena.running.load() != 0 && !arena.failed.load()) {
+  while (stage.running.load() != 0 && !stage.failed.load()) {
     switch (random.below(6)) {
       case 0:
         (void)system.daemon().reclaim();
@@ -378,7 +402,7 @@ void disturb(Stage& arena, std::uint64_t seed) {
         (void)system.daemon().scan_active(random.between(1, 30));
         break;
       case 2:
-        static_cast<SoftPmap&>(arena.map->pmap()).drop_if([&](const SoftMapping&) {
+        static_cast<SoftPmap&>(stage.map->pmap()).drop_if([&](const SoftMapping&) {
           return random.one_in(3);
         });
         break;
@@ -390,7 +414,7 @@ void disturb(Stage& arena, std::uint64_t seed) {
         (void)system.grow(PageCount{random.between(1, 10)});
         break;
       default:
-        check_fork(arena, random);
+        check_fork(stage, random);
         break;
     }
     std::this_thread::yield();
@@ -399,23 +423,23 @@ void disturb(Stage& arena, std::uint64_t seed) {
 
 void run_seed(std::uint64_t seed, unsigned steps) {
   SCOPED_TRACE(testing::Message() << "ENCHILADA_SEED=" << seed);
-  Stage arena(seed);
-  arena.fill_common();
+  Stage stage(seed);
+  stage.fill_common();
   std::vector<std::unique_ptr<Owner>> owners;
-  for (unsigned t = 0; t < kThreads; ++t) owners.push_back(std::make_unique<Owner>(arena, t, seed));
+  for (unsigned t = 0; t < kThreads; ++t) owners.push_back(std::make_unique<Owner>(stage, t, seed));
   std::vector<std::thread> threads;
   for (auto& owner : owners) threads.emplace_back([&owner, steps] { owner->run(steps); });
-  threads.emplace_back([&] { disturb(arena, seed); });
+  threads.emplace_back([&] { disturb(stage, seed); });
   for (std::thread& thread : threads) thread.join();
-  arena.validate();
-  if (arena.failed.load()) return;
+  stage.validate();
+  if (stage.failed.load()) return;
   for (auto& owner : owners) owner->check_all();
-  for (std::uint64_t n = 0; n < kCommonPages; ++n) arena.check_common(*arena.map, n);
-  arena.map.reset();
-  arena.validate();
-  EXPECT_EQ(arena.engine.system().objects().live(), 0u);
-  EXPECT_EQ(arena.engine.space().used().value(), 0u);
-  EXPECT_EQ(arena.engine.system().free_frames().free_count(), arena.engine.system().free_frames().granted());
+  for (std::uint64_t n = 0; n < kCommonPages; ++n) stage.check_common(*stage.map, n);
+  stage.map.reset();
+  stage.validate();
+  EXPECT_EQ(stage.engine.system().objects().live(), 0u);
+  EXPECT_EQ(stage.engine.space().used().value(), 0u);
+  EXPECT_EQ(stage.engine.system().free_frames().free_count(), stage.engine.system().free_frames().granted());
 }
 
 TEST(Model, ThreadsInOneAddressSpace) {
