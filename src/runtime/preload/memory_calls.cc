@@ -11,6 +11,7 @@
 
 #include "runtime/preload/foreign.h"
 #include "runtime/preload/live.h"
+#include "runtime/preload/stack_switch.h"
 #include "runtime/preload/syscalls.h"
 
 namespace enchilada::runtime {
@@ -223,6 +224,8 @@ std::atomic<std::uint64_t> current_break{layout::kBrk.start.value()};
 
 long call_mmap(std::uint64_t address, std::uint64_t length, int prot, int flags, int fd,
                std::uint64_t offset) {
+  if (on_managed_stack())
+    return off_managed_stack([=] { return call_mmap(address, length, prot, flags, fd, offset); });
   const bool fixed = (flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)) != 0;
   const bool in = in_window(address);
   if (!live().ready() || (fixed && !in) || (!fixed && !manageable(prot, flags))) {
@@ -242,6 +245,7 @@ long call_mmap(std::uint64_t address, std::uint64_t length, int prot, int flags,
 }
 
 long call_munmap(std::uint64_t address, std::uint64_t length) {
+  if (on_managed_stack()) return off_managed_stack([=] { return call_munmap(address, length); });
   if (!live().ready() || !in_window(address)) {
     return raw_syscall(SYS_munmap, static_cast<long>(address), static_cast<long>(length));
   }
@@ -253,6 +257,7 @@ long call_munmap(std::uint64_t address, std::uint64_t length) {
 }
 
 long call_mprotect(std::uint64_t address, std::uint64_t length, int prot) {
+  if (on_managed_stack()) return off_managed_stack([=] { return call_mprotect(address, length, prot); });
   if (!live().ready() || !in_window(address)) {
     return raw_syscall(SYS_mprotect, static_cast<long>(address), static_cast<long>(length), prot);
   }
@@ -275,6 +280,7 @@ long call_mprotect(std::uint64_t address, std::uint64_t length, int prot) {
 }
 
 long call_madvise(std::uint64_t address, std::uint64_t length, int advice) {
+  if (on_managed_stack()) return off_managed_stack([=] { return call_madvise(address, length, advice); });
   if (!live().ready() || !in_window(address)) {
     return raw_syscall(SYS_madvise, static_cast<long>(address), static_cast<long>(length), advice);
   }
@@ -318,6 +324,9 @@ long call_madvise(std::uint64_t address, std::uint64_t length, int advice) {
 
 long call_mremap(std::uint64_t old_address, std::uint64_t old_length, std::uint64_t new_length, int flags,
                  std::uint64_t new_address) {
+  if (on_managed_stack())
+    return off_managed_stack(
+        [=] { return call_mremap(old_address, old_length, new_length, flags, new_address); });
   const bool to_window = (flags & MREMAP_FIXED) != 0 && in_window(new_address);
   if (!live().ready() || (!in_window(old_address) && !to_window)) {
     return raw_syscall(SYS_mremap, static_cast<long>(old_address), static_cast<long>(old_length),
@@ -353,6 +362,7 @@ long call_mremap(std::uint64_t old_address, std::uint64_t old_length, std::uint6
 }
 
 long call_mincore(std::uint64_t address, std::uint64_t length, unsigned char* vec) {
+  if (on_managed_stack()) return off_managed_stack([=] { return call_mincore(address, length, vec); });
   if (!live().ready() || !in_window(address)) {
     return window_syscall(SYS_mincore, static_cast<long>(address), static_cast<long>(length), as_long(vec));
   }
@@ -382,6 +392,7 @@ long call_mincore(std::uint64_t address, std::uint64_t length, unsigned char* ve
 }
 
 long call_mlock(std::uint64_t address, std::uint64_t length) {
+  if (on_managed_stack()) return off_managed_stack([=] { return call_mlock(address, length); });
   if (!live().ready() || !in_window(address)) {
     return raw_syscall(SYS_mlock, static_cast<long>(address), static_cast<long>(length));
   }
@@ -396,6 +407,7 @@ long call_mlock(std::uint64_t address, std::uint64_t length) {
 }
 
 long call_munlock(std::uint64_t address, std::uint64_t length) {
+  if (on_managed_stack()) return off_managed_stack([=] { return call_munlock(address, length); });
   if (!live().ready() || !in_window(address)) {
     return raw_syscall(SYS_munlock, static_cast<long>(address), static_cast<long>(length));
   }
@@ -407,6 +419,7 @@ long call_munlock(std::uint64_t address, std::uint64_t length) {
 }
 
 long call_mlockall(int flags) {
+  if (on_managed_stack()) return off_managed_stack([=] { return call_mlockall(flags); });
   if (!live().ready()) return raw_syscall(SYS_mlockall, flags);
   // The kernel must not lock the window. What the program has in it may be more than --ram: refuse as the
   // kernel refuses beyond RLIMIT_MEMLOCK, else accept; nothing that fits is ever paged out anyway.
@@ -419,6 +432,7 @@ long call_munlockall() {
 }
 
 long call_msync(std::uint64_t address, std::uint64_t length, int flags) {
+  if (on_managed_stack()) return off_managed_stack([=] { return call_msync(address, length, flags); });
   if (!live().ready() || !in_window(address)) {
     return raw_syscall(SYS_msync, static_cast<long>(address), static_cast<long>(length), flags);
   }
@@ -439,6 +453,8 @@ std::uint64_t address_limit() {
 }
 
 std::uint64_t call_brk(std::uint64_t wanted) {
+  if (on_managed_stack())
+    return static_cast<std::uint64_t>(off_managed_stack([=] { return static_cast<long>(call_brk(wanted)); }));
   if (!live().ready()) return static_cast<std::uint64_t>(raw_syscall(SYS_brk, static_cast<long>(wanted)));
   const std::uint64_t now = current_break.load();
   if (wanted < layout::kBrk.start.value() || wanted > layout::kBrk.end.value()) return now;

@@ -31,14 +31,8 @@ bool map_blocks() {
 }
 
 void install_stack(ThreadRecord& record) {
-  stack_t stack{};
-  stack.ss_sp = reinterpret_cast<char*>(&record) + kRecordBytes;
-  stack.ss_size = layout::kThreadBlock - kRecordBytes;
+  const stack_t stack = signal_stack(record);
   raw_syscall(SYS_sigaltstack, as_long(&stack), 0);
-}
-
-bool on_signal_stack(std::uint64_t stack) {
-  return stack >= layout::kThreadBase && stack < kEnd;
 }
 
 ThreadRecord* by_stack() {
@@ -49,6 +43,24 @@ ThreadRecord* by_stack() {
 static_assert(layout::kThreadBase % layout::kThreadBlock == 0);
 
 }  // namespace
+
+bool on_signal_stack(std::uint64_t address) {
+  return address >= layout::kThreadBase && address < kEnd;
+}
+
+bool on_program_stack(const ThreadRecord& thread, std::uint64_t sp) {
+  const stack_t& stack = thread.program_stack;
+  if ((stack.ss_flags & (SS_DISABLE | kAutoDisarm)) != 0) return false;
+  const auto low = reinterpret_cast<std::uint64_t>(stack.ss_sp);
+  return sp > low && sp - low <= stack.ss_size;  // as the kernel counts
+}
+
+stack_t signal_stack(ThreadRecord& thread) {
+  stack_t stack{};
+  stack.ss_sp = reinterpret_cast<char*>(&thread) + kRecordBytes;
+  stack.ss_size = layout::kThreadBlock - kRecordBytes;
+  return stack;
+}
 
 PinSet& pin_set() {
   return *pins;
@@ -115,7 +127,8 @@ void forget_other_threads() {
 }
 
 void drop_abandoned_calls(ThreadRecord& thread, std::uint64_t stack) {
-  if (on_signal_stack(stack)) return;  // a handler that interrupted the call, not a longjmp out of it
+  // A handler that interrupted the call, not a longjmp out of it.
+  if (on_signal_stack(stack) || on_program_stack(thread, stack)) return;
   while (thread.calls > 0 && thread.call[thread.calls - 1].stack <= stack) {
     --thread.calls;
     pins->unpin_to(thread.pins, thread.call[thread.calls].pin_depth);
@@ -123,7 +136,7 @@ void drop_abandoned_calls(ThreadRecord& thread, std::uint64_t stack) {
 }
 
 void drop_abandoned_pins(ThreadRecord& thread, std::uint64_t stack) {
-  if (on_signal_stack(stack)) return;
+  if (on_signal_stack(stack) || on_program_stack(thread, stack)) return;
   for (unsigned n = pins->depth(thread.pins); n > 0 && n <= PinSet::kDepth; --n) {
     const std::uint64_t made_at = pins->key(thread.pins, n - 1);
     if (made_at == 0 || made_at > stack) return;

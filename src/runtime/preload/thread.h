@@ -16,6 +16,9 @@
 
 namespace enchilada::runtime {
 
+/// SS_AUTODISARM, with the type that ss_flags has.
+inline constexpr int kAutoDisarm = static_cast<int>(1u << 31);
+
 /// A system call that the SIGSYS handler sent to the user gadget and whose end is still to come.
 struct PendingCall {
   std::uint64_t stack =
@@ -25,6 +28,8 @@ struct PendingCall {
   // A transfer in pieces (rule 8): what is left after the piece under way.
   std::uint64_t nr = 0;
   std::uint64_t args[6] = {};
+  std::uint64_t given_nr = 0;  // as the program made it
+  std::uint64_t given[6] = {};
   std::uint64_t piece = 0;    // size of the piece under way; 0 = not in pieces
   std::uint64_t left = 0;     // after it
   std::uint64_t done = 0;     // before it
@@ -44,8 +49,19 @@ struct ThreadRecord {
   stack_t program_stack{};
   /// > 0: malloc of this thread must come from the resident heap (spawn attributes and the like).
   unsigned resident_malloc = 0;
+  /// Counts handlers without SA_RESTART: a system call under preparation looks whether one ran meanwhile.
+  std::atomic<std::uint32_t> interruptions{0};
+  /// A signal mask for the kernel to read or write while the thread's stack may be paged out.
+  std::uint64_t mask_place = 0;
+  /// SIGBUS, SIGSEGV and SIGSYS sent by others while a handler of the runtime ran: raised again at its end.
+  std::uint64_t late = 0;
+  siginfo_t late_info[3];
+
+  /// Upper end of the signal stack, aligned as at a call.
+  [[nodiscard]] char* stack_top() { return reinterpret_cast<char*>(this) + layout::kThreadBlock; }
 
   void reset() {
+    late = 0;
     calls = 0;
     virtual_mask = 0;
     program_stack = stack_t{};
@@ -53,6 +69,13 @@ struct ThreadRecord {
     resident_malloc = 0;
   }
 };
+
+/// The address lies on some thread's signal stack.
+bool on_signal_stack(std::uint64_t address);
+/// sp lies on the alternate stack that the program has registered.
+bool on_program_stack(const ThreadRecord& thread, std::uint64_t sp);
+/// The stack that the kernel is told to run our handlers on.
+stack_t signal_stack(ThreadRecord& thread);
 
 /// Makes a record for the calling thread and installs its signal stack. Idempotent.
 ThreadRecord& adopt_thread();
