@@ -1,8 +1,12 @@
 /* The gadget page: system calls that the seccomp filter exempts by their address.
  *
  * install_gadget() copies [enchilada_gadget_begin, enchilada_gadget_end) to a fixed address, so that a filter
- * inherited through exec still recognises it. Two entries:
+ * inherited through exec still recognises it. The entries:
  *   +0   long call(nr, a, b, c, d, e, f): a plain function, for the runtime itself;
+ *   checked: long call(nr, a, b, c, d, e, f, const uint32_t* counter, uint32_t expected): the same, unless the
+ *        counter has changed: then, and when a signal handler comes before the call has begun or is to restart
+ *        it, the answer is kRestart (leave_gadget() sees to that), and the caller prepares the call anew. Nothing
+ *        is on the stack but the return address, so that a handler can be made to interrupt the caller instead.
  *   +64  "user" gadget: the SIGSYS handler returns here with the program's registers; the call is made under the
  *        program's own signal mask (so it can be interrupted and restarted), then enchilada_call_done() unpins what
  *        was pinned and says where to go on. Invariant: but for rax, rcx and r11 (which a system call clobbers
@@ -60,6 +64,34 @@ enchilada_gadget_target:                /* the 8 bytes before this label are pat
         pop     %rax
         popfq
         ret     $128
+        .balign 64
+        .globl enchilada_gadget_checked
+        .hidden enchilada_gadget_checked
+        .globl enchilada_gadget_checked_call
+        .hidden enchilada_gadget_checked_call
+        .globl enchilada_gadget_checked_done
+        .hidden enchilada_gadget_checked_done
+        .globl enchilada_gadget_checked_end
+        .hidden enchilada_gadget_checked_end
+enchilada_gadget_checked:
+        mov     %rdi, %rax
+        mov     %rsi, %rdi
+        mov     %rdx, %rsi
+        mov     %rcx, %rdx
+        mov     %r8, %r10
+        mov     %r9, %r8
+        mov     8(%rsp), %r9
+        mov     16(%rsp), %rcx
+        mov     24(%rsp), %r11
+        cmp     %r11d, (%rcx)
+        jne     1f
+enchilada_gadget_checked_call:
+        syscall
+enchilada_gadget_checked_done:
+        ret
+1:      mov     $-512, %rax
+        ret
+enchilada_gadget_checked_end:
 enchilada_gadget_end:
 
 /* bool enchilada_probe_read(const void*), bool enchilada_probe_write(void*): touch one byte; false when the access

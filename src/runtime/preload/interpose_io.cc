@@ -63,6 +63,11 @@ template <class... Args>
 long pinned_call(long nr, Args... args) {
   return with_errno(user_syscall(nr, as_arg(args)...));
 }
+/// Of a function that is a cancellation point.
+template <class... Args>
+long waiting_call(long nr, Args... args) {
+  return with_errno(cancellable_syscall(nr, as_arg(args)...));
+}
 
 Next<ssize_t(int, void*, size_t)> next_read("read");
 Next<ssize_t(int, const void*, size_t)> next_write("write");
@@ -103,7 +108,7 @@ extern "C" {
 
 ENCHILADA_EXPORT ssize_t read(int fd, void* buffer, size_t n) {
   if (!managed(buffer)) return next_read(fd, buffer, n);
-  return pinned_call(SYS_read, fd, buffer, n);
+  return waiting_call(SYS_read, fd, buffer, n);
 }
 ENCHILADA_EXPORT ssize_t __read_chk(int fd, void* buffer, size_t n, size_t room) {
   if (n > room) __builtin_trap();
@@ -111,97 +116,97 @@ ENCHILADA_EXPORT ssize_t __read_chk(int fd, void* buffer, size_t n, size_t room)
 }
 ENCHILADA_EXPORT ssize_t write(int fd, const void* buffer, size_t n) {
   if (!managed(buffer)) return next_write(fd, buffer, n);
-  return pinned_call(SYS_write, fd, buffer, n);
+  return waiting_call(SYS_write, fd, buffer, n);
 }
 ENCHILADA_EXPORT ssize_t pread64(int fd, void* buffer, size_t n, off64_t offset) {
   if (!managed(buffer)) return next_pread(fd, buffer, n, offset);
-  return pinned_call(SYS_pread64, fd, buffer, n, offset);
+  return waiting_call(SYS_pread64, fd, buffer, n, offset);
 }
 ENCHILADA_EXPORT ssize_t pread(int fd, void* buffer, size_t n, off_t offset) {
   return pread64(fd, buffer, n, offset);
 }
 ENCHILADA_EXPORT ssize_t pwrite64(int fd, const void* buffer, size_t n, off64_t offset) {
   if (!managed(buffer)) return next_pwrite(fd, buffer, n, offset);
-  return pinned_call(SYS_pwrite64, fd, buffer, n, offset);
+  return waiting_call(SYS_pwrite64, fd, buffer, n, offset);
 }
 ENCHILADA_EXPORT ssize_t pwrite(int fd, const void* buffer, size_t n, off_t offset) {
   return pwrite64(fd, buffer, n, offset);
 }
 ENCHILADA_EXPORT ssize_t recv(int fd, void* buffer, size_t n, int flags) {
   if (!managed(buffer)) return next_recv(fd, buffer, n, flags);
-  return pinned_call(SYS_recvfrom, fd, buffer, n, flags, nullptr, nullptr);
+  return waiting_call(SYS_recvfrom, fd, buffer, n, flags, nullptr, nullptr);
 }
 ENCHILADA_EXPORT ssize_t send(int fd, const void* buffer, size_t n, int flags) {
   if (!managed(buffer)) return next_send(fd, buffer, n, flags);
-  return pinned_call(SYS_sendto, fd, buffer, n, flags, nullptr, 0);
+  return waiting_call(SYS_sendto, fd, buffer, n, flags, nullptr, 0);
 }
 ENCHILADA_EXPORT ssize_t recvfrom(int fd, void* buffer, size_t n, int flags, sockaddr* from,
                                   socklen_t* length) {
   if (!managed(buffer) && !managed(from) && !managed(length))
     return next_recvfrom(fd, buffer, n, flags, from, length);
-  return pinned_call(SYS_recvfrom, fd, buffer, n, flags, from, length);
+  return waiting_call(SYS_recvfrom, fd, buffer, n, flags, from, length);
 }
 ENCHILADA_EXPORT ssize_t sendto(int fd, const void* buffer, size_t n, int flags, const sockaddr* to,
                                 socklen_t length) {
   if (!managed(buffer) && !managed(to)) return next_sendto(fd, buffer, n, flags, to, length);
-  return pinned_call(SYS_sendto, fd, buffer, n, flags, to, length);
+  return waiting_call(SYS_sendto, fd, buffer, n, flags, to, length);
 }
 ENCHILADA_EXPORT ssize_t readv(int fd, const iovec* iov, int n) {
   if (!managed_iov(iov, static_cast<unsigned>(n))) return next_readv(fd, iov, n);
-  return pinned_call(SYS_readv, fd, iov, n);
+  return waiting_call(SYS_readv, fd, iov, n);
 }
 ENCHILADA_EXPORT ssize_t writev(int fd, const iovec* iov, int n) {
   if (!managed_iov(iov, static_cast<unsigned>(n))) return next_writev(fd, iov, n);
-  return pinned_call(SYS_writev, fd, iov, n);
+  return waiting_call(SYS_writev, fd, iov, n);
 }
 ENCHILADA_EXPORT ssize_t preadv64(int fd, const iovec* iov, int n, off64_t offset) {
   if (!managed_iov(iov, static_cast<unsigned>(n))) return next_preadv(fd, iov, n, offset);
-  return pinned_call(SYS_preadv, fd, iov, n, offset, 0);
+  return waiting_call(SYS_preadv, fd, iov, n, offset, 0);
 }
 ENCHILADA_EXPORT ssize_t preadv(int fd, const iovec* iov, int n, off_t offset) {
   return preadv64(fd, iov, n, offset);
 }
 ENCHILADA_EXPORT ssize_t pwritev64(int fd, const iovec* iov, int n, off64_t offset) {
   if (!managed_iov(iov, static_cast<unsigned>(n))) return next_pwritev(fd, iov, n, offset);
-  return pinned_call(SYS_pwritev, fd, iov, n, offset, 0);
+  return waiting_call(SYS_pwritev, fd, iov, n, offset, 0);
 }
 ENCHILADA_EXPORT ssize_t pwritev(int fd, const iovec* iov, int n, off_t offset) {
   return pwritev64(fd, iov, n, offset);
 }
 ENCHILADA_EXPORT ssize_t preadv64v2(int fd, const iovec* iov, int n, off64_t offset, int flags) {
   if (!managed_iov(iov, static_cast<unsigned>(n))) return next_preadv2(fd, iov, n, offset, flags);
-  return pinned_call(SYS_preadv2, fd, iov, n, offset, 0, flags);
+  return waiting_call(SYS_preadv2, fd, iov, n, offset, 0, flags);
 }
 ENCHILADA_EXPORT ssize_t preadv2(int fd, const iovec* iov, int n, off_t offset, int flags) {
   return preadv64v2(fd, iov, n, offset, flags);
 }
 ENCHILADA_EXPORT ssize_t pwritev64v2(int fd, const iovec* iov, int n, off64_t offset, int flags) {
   if (!managed_iov(iov, static_cast<unsigned>(n))) return next_pwritev2(fd, iov, n, offset, flags);
-  return pinned_call(SYS_pwritev2, fd, iov, n, offset, 0, flags);
+  return waiting_call(SYS_pwritev2, fd, iov, n, offset, 0, flags);
 }
 ENCHILADA_EXPORT ssize_t pwritev2(int fd, const iovec* iov, int n, off_t offset, int flags) {
   return pwritev64v2(fd, iov, n, offset, flags);
 }
 ENCHILADA_EXPORT ssize_t recvmsg(int fd, msghdr* message, int flags) {
   if (!managed_msg(message)) return next_recvmsg(fd, message, flags);
-  return pinned_call(SYS_recvmsg, fd, message, flags);
+  return waiting_call(SYS_recvmsg, fd, message, flags);
 }
 ENCHILADA_EXPORT ssize_t sendmsg(int fd, const msghdr* message, int flags) {
   if (!managed_msg(message)) return next_sendmsg(fd, message, flags);
-  return pinned_call(SYS_sendmsg, fd, message, flags);
+  return waiting_call(SYS_sendmsg, fd, message, flags);
 }
 ENCHILADA_EXPORT int recvmmsg(int fd, mmsghdr* messages, unsigned n, int flags, timespec* timeout) {
   if (!managed_mmsg(messages, n) && !managed(timeout)) return next_recvmmsg(fd, messages, n, flags, timeout);
-  return static_cast<int>(pinned_call(SYS_recvmmsg, fd, messages, n, flags, timeout));
+  return static_cast<int>(waiting_call(SYS_recvmmsg, fd, messages, n, flags, timeout));
 }
 ENCHILADA_EXPORT int sendmmsg(int fd, mmsghdr* messages, unsigned n, int flags) {
   if (!managed_mmsg(messages, n)) return next_sendmmsg(fd, messages, n, flags);
-  return static_cast<int>(pinned_call(SYS_sendmmsg, fd, messages, n, flags));
+  return static_cast<int>(waiting_call(SYS_sendmmsg, fd, messages, n, flags));
 }
 /// Pages in a pipe would go on being read after we recycled them (live-runtime.md rule 10): copy.
 ENCHILADA_EXPORT ssize_t vmsplice(int fd, const iovec* iov, size_t n, unsigned flags) {
   if (!managed_iov(iov, n)) return next_vmsplice(fd, iov, n, flags);
-  return pinned_call(SYS_writev, fd, iov, n);
+  return waiting_call(SYS_writev, fd, iov, n);
 }
 ENCHILADA_EXPORT int setsockopt(int fd, int level, int option, const void* value, socklen_t length) noexcept {
   constexpr int kSoZerocopy = 60;
@@ -214,7 +219,7 @@ ENCHILADA_EXPORT int setsockopt(int fd, int level, int option, const void* value
 }
 ENCHILADA_EXPORT int epoll_wait(int fd, epoll_event* events, int n, int timeout) {
   if (!managed(events)) return next_epoll_wait(fd, events, n, timeout);
-  return static_cast<int>(pinned_call(SYS_epoll_wait, fd, events, n, timeout));
+  return static_cast<int>(waiting_call(SYS_epoll_wait, fd, events, n, timeout));
 }
 ENCHILADA_EXPORT int epoll_ctl(int epoll, int op, int fd, epoll_event* event) noexcept {
   if (!managed(event)) return next_epoll_ctl(epoll, op, fd, event);
@@ -241,7 +246,7 @@ ENCHILADA_EXPORT int ioctl(int fd, unsigned long request, ...) noexcept {
 }
 ENCHILADA_EXPORT int poll(pollfd* fds, nfds_t n, int timeout) {
   if (!managed(fds)) return next_poll(fds, n, timeout);
-  return static_cast<int>(pinned_call(SYS_poll, fds, n, timeout));
+  return static_cast<int>(waiting_call(SYS_poll, fds, n, timeout));
 }
 
 }  // extern "C"

@@ -16,7 +16,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 
+#include "base/mutex.h"
 #include "runtime/preload/export.h"
 #include "runtime/preload/live.h"
 #include "runtime/preload/memory_calls.h"
@@ -24,6 +26,7 @@
 #include "runtime/preload/process.h"
 #include "runtime/preload/resident_heap.h"
 #include "runtime/preload/signals.h"
+#include "runtime/preload/stack_switch.h"
 #include "runtime/preload/syscalls.h"
 #include "runtime/preload/thread.h"
 #include "runtime/preload/user_syscall.h"
@@ -72,6 +75,29 @@ void* run_thread(void* raw) {
 }
 
 Next<int(pthread_t*, const pthread_attr_t*, void* (*)(void*), void*)> next_pthread_create("pthread_create");
+
+Next<int(pthread_t)> next_pthread_cancel("pthread_cancel");
+pthread_once_t cancel_once = PTHREAD_ONCE_INIT;
+
+/// libc installs its handler for cancellation in the first pthread_cancel(), and sends the signal in the same
+/// breath. So the first one is of a thread that does not mind.
+void adopt_cancellation() {
+  std::atomic<std::uint32_t> over{0};
+  pthread_t thread{};
+  const auto body = [](void* word) -> void* {
+    int before = 0;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
+    auto& wait = *static_cast<std::atomic<std::uint32_t>*>(word);
+    while (wait.load() == 0) enchilada::futex_wait(wait, 0);
+    return nullptr;
+  };
+  if (next_pthread_create(&thread, nullptr, body, &over) != 0) return;
+  next_pthread_cancel(thread);
+  over.store(1);
+  enchilada::futex_wake(over, 1);
+  pthread_join(thread, nullptr);
+  adopt_libc_handlers();
+}
 
 // ---- Spawning ----
 
@@ -217,18 +243,35 @@ Next<int(int (*)(void*), void*, int, void*, pid_t*, void*, pid_t*)> next_clone("
 struct CloneStart {
   int (*function)(void*);
   void* argument;
+  std::uint64_t mask;
 };
 
 int run_forked_clone(void* raw) {
   const CloneStart start = *static_cast<CloneStart*>(raw);
   fork_child();
+  call_sigprocmask(SIG_SETMASK, &start.mask, nullptr);
   return start.function(start.argument);
+}
+
+long forked_clone(CloneStart start, void* stack, int flags, pid_t* parent_tid, void* tls, pid_t* child_tid) {
+  if (on_managed_stack()) {
+    return off_managed_stack([=] { return forked_clone(start, stack, flags, parent_tid, tls, child_tid); });
+  }
+  const long room = reserve_fork();
+  if (room < 0) return room;
+  fork_prepare();
+  const int pid = next_clone(run_forked_clone, stack, flags, &start, parent_tid, tls, child_tid);
+  const int error = errno;
+  fork_parent();
+  finish_fork(pid);
+  return pid < 0 ? -error : pid;
 }
 
 /// A fork that libc does not announce to its handlers.
 template <class Fork>
 long announced(Fork fork) {
   if (!live().ready()) return fork();
+  if (on_managed_stack()) return off_managed_stack([=] { return announced(fork); });
   const long room = reserve_fork();
   if (room < 0) return room;
   fork_prepare();
@@ -347,7 +390,9 @@ bool emulated(long nr, const long* a, long* result) {
       return true;
     case SYS_clone:
       if ((a[0] & CLONE_VM) != 0) return false;
-      *result = announced([a] { return raw_syscall(SYS_clone, a[0], a[1], a[2], a[3], a[4]); });
+      *result = announced([flags = a[0], stack = a[1], parent = a[2], child = a[3], tls = a[4]] {
+        return raw_syscall(SYS_clone, flags, stack, parent, child, tls);
+      });
       return true;
     case SYS_close:
       if (!engine_descriptor(static_cast<int>(a[0]))) return false;
@@ -383,8 +428,14 @@ ENCHILADA_EXPORT int pthread_create(pthread_t* thread, const pthread_attr_t* att
     resident_free(start);
     return result;
   }
+  adopt_libc_handlers();
   *thread = made;
   return 0;
+}
+
+ENCHILADA_EXPORT int pthread_cancel(pthread_t thread) {
+  if (live().ready()) pthread_once(&cancel_once, adopt_cancellation);
+  return next_pthread_cancel(thread);
 }
 
 ENCHILADA_EXPORT int thrd_create(thrd_t* thread, thrd_start_t function, void* argument) {
@@ -413,6 +464,8 @@ ENCHILADA_EXPORT int thrd_create(thrd_t* thread, thrd_start_t function, void* ar
 ENCHILADA_EXPORT pid_t fork() noexcept {
   live().start();
   if (!live().ready()) return next_fork();
+  // A stack that is paged out, or protected while we fork, is none to fork on.
+  if (on_managed_stack()) return static_cast<pid_t>(off_managed_stack([] { return long{fork()}; }));
   const long room = reserve_fork();
   if (room < 0) return static_cast<pid_t>(with_errno(room));
   const pid_t pid = next_fork();  // our pthread_atfork handlers do the rest
@@ -455,16 +508,9 @@ ENCHILADA_EXPORT int clone(int (*function)(void*), void* stack, int flags, void*
   }
   if ((flags & CLONE_VM) != 0)
     return next_clone(function, stack, flags, argument, parent_tid, tls, child_tid);
-  CloneStart start{function, argument};
-  const long room = reserve_fork();
-  if (room < 0) return static_cast<int>(with_errno(room));
-  fork_prepare();
-  const int pid = next_clone(run_forked_clone, stack, flags, &start, parent_tid, tls, child_tid);
-  const int error = errno;
-  fork_parent();
-  finish_fork(pid);
-  errno = error;
-  return pid;
+  CloneStart start{function, argument, 0};
+  call_sigprocmask(SIG_BLOCK, nullptr, &start.mask);
+  return static_cast<int>(with_errno(forked_clone(start, stack, flags, parent_tid, tls, child_tid)));
 }
 
 ENCHILADA_EXPORT int execve(const char* path, char* const* argv, char* const* envp) noexcept {

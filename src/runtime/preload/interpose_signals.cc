@@ -30,10 +30,6 @@ const sigset_t* without_ours(const sigset_t* set, sigset_t* copy) {
   return copy;
 }
 
-bool virtualised(int signal) {
-  return live().ready() && (signal == SIGBUS || signal == SIGSEGV || signal == SIGSYS);
-}
-
 KernelSigaction to_kernel(const struct sigaction& action) {
   KernelSigaction k{};
   k.handler = reinterpret_cast<std::uint64_t>(action.sa_sigaction);
@@ -74,22 +70,17 @@ Next<int(int, epoll_event*, int, int, const sigset_t*)> next_epoll_pwait("epoll_
 extern "C" {
 
 ENCHILADA_EXPORT int sigaction(int signal, const struct sigaction* action, struct sigaction* old) noexcept {
-  if (virtualised(signal)) {
-    KernelSigaction wanted{};
-    KernelSigaction before{};
-    if (action != nullptr) wanted = to_kernel(*action);
-    call_sigaction(signal, action != nullptr ? &wanted : nullptr, &before);
-    if (old != nullptr) from_kernel(before, old);
-    return 0;
+  if (!live().ready()) return next_sigaction(signal, action, old);
+  if (signal == 32 || signal == 33) {  // libc's own
+    errno = EINVAL;
+    return -1;
   }
-  if (action == nullptr || !live().ready()) return next_sigaction(signal, action, old);
-  struct sigaction copy = *action;
-  sigset_t mask;
-  copy.sa_mask = *without_ours(&copy.sa_mask, &mask);
-  struct sigaction before;
-  const int result = next_sigaction(signal, &copy, &before);
-  if (result == 0 && old != nullptr) *old = before;
-  return result;
+  KernelSigaction wanted{};
+  KernelSigaction before{};
+  if (action != nullptr) wanted = to_kernel(*action);
+  const long result = call_sigaction(signal, action != nullptr ? &wanted : nullptr, &before);
+  if (result == 0 && old != nullptr) from_kernel(before, old);
+  return static_cast<int>(with_errno(result));
 }
 
 ENCHILADA_EXPORT sighandler_t signal(int number, sighandler_t handler) noexcept {
@@ -112,6 +103,14 @@ ENCHILADA_EXPORT int sigignore(int number) {
   return set_handler(number, SIG_IGN, 0, false) == SIG_ERR ? -1 : 0;
 }
 
+// libc's would read and change the action that the kernel has, which is ours.
+ENCHILADA_EXPORT int siginterrupt(int number, int interrupts) noexcept {
+  struct sigaction action;
+  if (::sigaction(number, nullptr, &action) < 0) return -1;
+  action.sa_flags = interrupts != 0 ? action.sa_flags & ~SA_RESTART : action.sa_flags | SA_RESTART;
+  return ::sigaction(number, &action, nullptr);
+}
+
 ENCHILADA_EXPORT int pthread_sigmask(int how, const sigset_t* set, sigset_t* old) noexcept {
   std::uint64_t wanted = set != nullptr ? mask_of(*set) : 0;
   // Signals 32 and 33 are the C library's own; it never lets a program block them.
@@ -132,7 +131,8 @@ ENCHILADA_EXPORT int sigprocmask(int how, const sigset_t* set, sigset_t* old) no
   return -1;
 }
 ENCHILADA_EXPORT int sigaltstack(const stack_t* stack, stack_t* old) noexcept {
-  return static_cast<int>(with_errno(call_sigaltstack(stack, old)));
+  const auto sp = reinterpret_cast<std::uint64_t>(__builtin_frame_address(0));
+  return static_cast<int>(with_errno(call_sigaltstack(stack, old, sp)));
 }
 ENCHILADA_EXPORT int sigsuspend(const sigset_t* set) {
   sigset_t copy;

@@ -2,12 +2,15 @@
 //
 // Invariants (live-runtime.md rules 5-7): the three are never blocked in a managed thread, whatever the
 // program asks; their kernel action is always ours; a fault that is the program's own reaches the program's
-// handler, or kills it with the signal that it would have died of natively.
+// handler, or kills it with the signal that it would have died of natively. Every handler of the program is
+// entered through ours (signal_frame.h).
 #pragma once
 
 #include <signal.h>
 
 #include <cstdint>
+
+#include "runtime/preload/thread.h"
 
 namespace enchilada::runtime {
 
@@ -35,7 +38,19 @@ std::uint64_t real_mask(std::uint64_t wanted);
 long call_sigprocmask(int how, const std::uint64_t* set, std::uint64_t* old);
 /// The same inside a handler: changes the mask that the interrupted code gets back.
 long apply_sigprocmask(int how, const std::uint64_t* set, std::uint64_t* old, std::uint64_t* mask);
-long call_sigaltstack(const stack_t* stack, stack_t* old);
+/// sigaltstack for a caller whose stack pointer is `sp`.
+long call_sigaltstack(const stack_t* stack, stack_t* old, std::uint64_t sp);
+/// The part that changes it: 0 or -errno.
+long set_program_stack(ThreadRecord& thread, const stack_t& wanted, std::uint64_t sp);
+/// The kernel's mask while a handler runs that interrupted code with `mask`.
+std::uint64_t mask_in_handler(std::uint64_t mask, int signal, const KernelSigaction& action);
+/// Raises what was put off while a handler of the runtime ran; comes with the return from the outermost one.
+void raise_late(ThreadRecord& thread);
+/// Handlers that libc installs without our seeing it (cancellation, setuid in all threads): enter them like
+/// the program's.
+void adopt_libc_handlers();
+/// Dies of `signal` as the kernel would have it: default action, raised in this thread.
+[[noreturn]] void die_of(int signal);
 /// Before a real execve: the three get the dispositions that the program left them in.
 void restore_dispositions_for_exec();
 void reinstall_handlers();

@@ -16,6 +16,9 @@ inline long window_syscall(long nr, long a = 0, long b = 0, long c = 0, long d =
 /// The gadget that the SIGSYS handler returns into.
 inline constexpr std::uint64_t kUserGadget = layout::kGadgetPage + 64;
 
+/// checked_syscall(): the call has not been made, or must be made again; what it needs may be paged out.
+inline constexpr long kRestart = -512;
+
 template <class T>
 long as_long(T* p) {
   return reinterpret_cast<long>(p);

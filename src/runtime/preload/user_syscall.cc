@@ -2,13 +2,17 @@
 #include "runtime/preload/user_syscall.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stddef.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/single_threaded.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -20,12 +24,15 @@
 #include "runtime/preload/memory_calls.h"
 #include "runtime/preload/process.h"
 #include "runtime/preload/signals.h"
+#include "runtime/preload/stack_switch.h"
 #include "runtime/preload/syscall_args.h"
 #include "runtime/preload/syscalls.h"
 #include "runtime/preload/thread.h"
 
 extern "C" {
 extern const char enchilada_gadget_begin[], enchilada_gadget_end[], enchilada_gadget_target[];
+extern const char enchilada_gadget_checked[], enchilada_gadget_checked_call[],
+    enchilada_gadget_checked_done[], enchilada_gadget_checked_end[];
 struct GadgetFrame;
 __attribute__((visibility("hidden"))) void enchilada_call_done(GadgetFrame* frame);
 }
@@ -41,6 +48,12 @@ namespace {
 using layout::in_window;
 
 constexpr std::uint64_t kStringLimit = 2 * kPageSize;
+
+bool fault_in(VirtAddr at, Access access) {
+  if (on_managed_stack()) return off_managed_stack([=] { return long{fault_in(at, access)}; }) != 0;
+  const SignalsBlocked blocked;
+  return live().fault(at, access) == FaultResult::kResolved;
+}
 
 /// Pins and makes resident what one call needs.
 class Pinner {
@@ -96,8 +109,7 @@ class Pinner {
     if (live().host().resident(pages, access)) return true;
     for (VirtAddr at = pages.start; at < pages.end; at = at + ByteCount{kPageSize}) {
       if (live().host().resident({at, at + ByteCount{kPageSize}}, access)) continue;
-      const SignalsBlocked blocked;
-      if (live().fault(at, access) != FaultResult::kResolved) return false;
+      if (!fault_in(at, access)) return false;
     }
     return true;
   }
@@ -188,13 +200,19 @@ void need_arg(Pinner& pinner, const ArgSpec& spec, const std::uint64_t* args, st
   }
 }
 
-/// Pins all that call nr needs; returns the pin depth to go back to afterwards.
-unsigned pin_call(ThreadRecord& thread, std::uint64_t nr, const std::uint64_t* args, std::uint64_t key) {
+/// Pins of a thread before and after those of one call.
+struct PinDepths {
+  unsigned before;
+  unsigned after;
+};
+
+/// Pins all that call nr needs.
+PinDepths pin_call(ThreadRecord& thread, std::uint64_t nr, const std::uint64_t* args, std::uint64_t key) {
   Pinner pinner(thread, key);
   const CallSpec& spec = call_spec(static_cast<long>(nr));
   for (unsigned i = 0; i < 6; ++i) need_arg(pinner, spec.args[i], args, args[i]);
   pinner.flush();
-  return pinner.depth_before();
+  return {pinner.depth_before(), pin_set().depth(thread.pins)};
 }
 
 /// Splits a transfer that is larger than may be pinned.
@@ -281,6 +299,8 @@ void go_to_gadget(ucontext_t& context, std::uint64_t nr, const std::uint64_t* ar
   call.resume = static_cast<std::uint64_t>(regs[REG_RIP]);
   call.nr = nr;
   std::copy(args, args + 6, call.args);
+  call.given_nr = static_cast<std::uint64_t>(regs[REG_RAX]);
+  std::copy(args, args + 6, call.given);
   cut_into_pieces(call);
   if (is_vectored(static_cast<long>(nr))) {  // made without libc: a short transfer is what it may get
     VectorCursor cursor{call.args[1], std::min<std::uint64_t>(call.args[2], 1024)};
@@ -289,7 +309,7 @@ void go_to_gadget(ucontext_t& context, std::uint64_t nr, const std::uint64_t* ar
     std::uint64_t bytes = 0;
     if (cut_vector(cursor, pieces, 12, &n, &bytes) && cursor.element > 0) call.args[2] = cursor.element;
   }
-  call.pin_depth = pin_call(thread, nr, call.args, 0);
+  call.pin_depth = pin_call(thread, nr, call.args, 0).before;
   ++thread.calls;
   regs[REG_RAX] = static_cast<greg_t>(nr);
   regs[REG_RSI] = static_cast<greg_t>(call.args[1]);
@@ -365,7 +385,8 @@ bool emulate(ucontext_t& context, long nr, long* result) {
                                reinterpret_cast<KernelSigaction*>(c));
       return true;
     case SYS_sigaltstack:
-      *result = call_sigaltstack(reinterpret_cast<const stack_t*>(a), reinterpret_cast<stack_t*>(b));
+      *result = call_sigaltstack(reinterpret_cast<const stack_t*>(a), reinterpret_cast<stack_t*>(b),
+                                 static_cast<std::uint64_t>(context.uc_mcontext.gregs[REG_RSP]));
       return true;
     case SYS_execve:
       *result = call_execve(reinterpret_cast<const char*>(a), reinterpret_cast<char* const*>(b),
@@ -508,13 +529,111 @@ bool handle_trapped_call(ucontext_t& context) {
 
 namespace {
 
+std::uint64_t in_gadget_page(const char* label) {
+  return layout::kGadgetPage + static_cast<std::uint64_t>(label - enchilada_gadget_begin);
+}
+
+/// The checked gadget, see gadget.S.
+long checked_syscall(long nr, const std::uint64_t* args, const std::atomic<std::uint32_t>& counter,
+                     std::uint32_t expected) {
+  using Gadget = long (*)(long, long, long, long, long, long, long, const std::atomic<std::uint32_t>*, long);
+  const auto gadget = reinterpret_cast<Gadget>(in_gadget_page(enchilada_gadget_checked));
+  const auto arg = [args](unsigned i) { return static_cast<long>(args[i]); };
+  return gadget(nr, arg(0), arg(1), arg(2), arg(3), arg(4), arg(5), &counter, expected);
+}
+
+/// As if it returned from the checked gadget with `result`.
+void return_from_gadget(ucontext_t& context, greg_t result) {
+  auto* regs = context.uc_mcontext.gregs;
+  regs[REG_RIP] = *reinterpret_cast<const greg_t*>(regs[REG_RSP]);
+  regs[REG_RSP] += 8;
+  regs[REG_RAX] = result;
+}
+
+/// A transfer that would wait now: natively a signal would have found the program waiting in it.
+bool would_block(long nr, const std::uint64_t* args) {
+  const CallSpec& spec = call_spec(nr);
+  const ArgKind kind = spec.args[1].kind;
+  const bool vector = nr == SYS_readv || nr == SYS_writev;
+  if (spec.transfer != Transfer::kStream && !vector) return false;
+  if ((nr == SYS_recvfrom || nr == SYS_sendto) && (args[3] & MSG_DONTWAIT) != 0) return false;
+  const auto fd = static_cast<int>(args[0]);
+  const long flags = raw_syscall(SYS_fcntl, fd, F_GETFL);
+  if (flags < 0 || (flags & O_NONBLOCK) != 0) return false;
+  const bool reads = kind == ArgKind::kOut || kind == ArgKind::kIovOut;
+  pollfd wanted{fd, static_cast<short>(reads ? POLLIN : POLLOUT), 0};
+  return window_syscall(SYS_poll, as_long(&wanted), 1, 0) == 0;
+}
+
+/// While it lives, cancellation takes effect at once, as inside libc's own cancellation points.
+class Cancellable {
+ public:
+  explicit Cancellable(bool wanted) : active_(wanted && __libc_single_threaded == 0) {
+    if (active_) pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &before_);
+  }
+  ~Cancellable() {
+    if (active_) pthread_setcanceltype(before_, nullptr);
+  }
+  Cancellable(const Cancellable&) = delete;
+  Cancellable& operator=(const Cancellable&) = delete;
+
+ private:
+  bool active_;
+  int before_ = 0;
+};
+
+/// One call made by a wrapper. Handlers may run at any time: what they interrupt while the call is being
+/// prepared was, for the program, inside the call already.
+class PreparedCall {
+ public:
+  PreparedCall(ThreadRecord& thread, std::uint64_t key, bool cancellable)
+      : thread_(thread), key_(key), cancellable_(cancellable), seen_(interruptions()) {}
+
+  /// `pin` makes resident what the call needs and returns the depths of the pins.
+  template <class Pin>
+  long make(long nr, const std::uint64_t* args, Pin pin) {
+    for (;;) {
+      drop_abandoned_pins(thread_, key_);
+      const PinDepths depths = pin();
+      const long result = try_once(nr, args, depths);
+      pin_set().unpin_to(thread_.pins, depths.before);
+      if (result != kRestart) return result;
+    }
+  }
+
+ private:
+  [[nodiscard]] std::uint32_t interruptions() const {
+    return thread_.interruptions.load(std::memory_order_relaxed);
+  }
+
+  long try_once(long nr, const std::uint64_t* args, const PinDepths& depths) {
+    const std::uint32_t now = interruptions();
+    if (now != seen_) {
+      seen_ = now;
+      if (would_block(nr, args)) return -EINTR;
+    }
+    // A handler that went on on another stack may have taken our pins for abandoned ones.
+    if (pin_set().depth(thread_.pins) != depths.after) return kRestart;
+    const Cancellable cancellable(cancellable_);
+    return checked_syscall(nr, args, thread_.interruptions, seen_);
+  }
+
+  ThreadRecord& thread_;
+  std::uint64_t key_;
+  bool cancellable_;
+  std::uint32_t seen_;
+};
+
 /// readv, writev and their kin in pieces that may be pinned (rule 8); stops at a short result.
-long vectored_call(long nr, long fd, std::uint64_t array, std::uint64_t count, long offset, long flags) {
+long vectored_call(long nr, const std::uint64_t* given, bool cancellable) {
   constexpr unsigned kPieces = 12;
   ThreadRecord& thread = this_thread();
   const auto key = reinterpret_cast<std::uint64_t>(__builtin_frame_address(0));
-  const bool reads = nr == SYS_readv || nr == SYS_preadv || nr == SYS_preadv2;
-  VectorCursor cursor{array, count};
+  const Access access =
+      nr == SYS_readv || nr == SYS_preadv || nr == SYS_preadv2 ? Access::kWrite : Access::kRead;
+  const auto offset = static_cast<long>(given[3]);
+  VectorCursor cursor{given[1], given[2]};
+  PreparedCall call(thread, key, cancellable);
   long total = 0;
   for (;;) {
     iovec pieces[kPieces];
@@ -522,45 +641,122 @@ long vectored_call(long nr, long fd, std::uint64_t array, std::uint64_t count, l
     std::uint64_t bytes = 0;
     if (!cut_vector(cursor, pieces, kPieces, &n, &bytes)) return total > 0 ? total : -EFAULT;
     if (n == 0 && total > 0) return total;
-    drop_abandoned_pins(thread, key);
-    Pinner pinner(thread, key);
-    for (unsigned i = 0; i < n; ++i) {
-      pinner.need(reinterpret_cast<std::uint64_t>(pieces[i].iov_base), pieces[i].iov_len,
-                  reads ? Access::kWrite : Access::kRead);
-    }
-    pinner.flush();
+    const auto pin = [&] {
+      Pinner pinner(thread, key);
+      pinner.need(reinterpret_cast<std::uint64_t>(pieces), sizeof(pieces), Access::kRead);
+      for (unsigned i = 0; i < n; ++i) {
+        pinner.need(reinterpret_cast<std::uint64_t>(pieces[i].iov_base), pieces[i].iov_len, access);
+      }
+      pinner.flush();
+      return PinDepths{pinner.depth_before(), pin_set().depth(thread.pins)};
+    };
     const long at = offset == -1 ? -1 : offset + total;  // -1: the descriptor's own position (preadv2)
-    const long result = window_syscall(nr, fd, as_long(pieces), n, at, 0, flags);
-    pin_set().unpin_to(thread.pins, pinner.depth_before());
+    const std::uint64_t args[6] = {
+        given[0], reinterpret_cast<std::uint64_t>(pieces), n, static_cast<std::uint64_t>(at), 0, given[5]};
+    const long result = call.make(nr, args, pin);
     if (result < 0) return total > 0 ? total : result;
     total += result;
     if (n == 0 || static_cast<std::uint64_t>(result) < bytes) return total;
   }
 }
 
-}  // namespace
-
-long user_syscall(long nr, long a, long b, long c, long d, long e, long f) {
-  if (is_vectored(nr) && c >= 0 && c <= 1024) {
-    return vectored_call(nr, a, static_cast<std::uint64_t>(b), static_cast<std::uint64_t>(c), d, f);
-  }
+long made_by_wrapper(long nr, const std::uint64_t* args, bool cancellable) {
+  if (is_vectored(nr) && args[2] <= 1024) return vectored_call(nr, args, cancellable);
   ThreadRecord& thread = this_thread();
+  const auto key = reinterpret_cast<std::uint64_t>(__builtin_frame_address(0));
   PendingCall call;
   call.nr = static_cast<std::uint64_t>(nr);
-  const long given[6] = {a, b, c, d, e, f};
-  for (unsigned i = 0; i < 6; ++i) call.args[i] = static_cast<std::uint64_t>(given[i]);
+  std::copy(args, args + 6, call.args);
   cut_into_pieces(call);
+  PreparedCall prepared(thread, key, cancellable);
   long result = 0;
   do {
-    const auto key = reinterpret_cast<std::uint64_t>(__builtin_frame_address(0));
-    drop_abandoned_pins(thread, key);
-    const unsigned depth = pin_call(thread, call.nr, call.args, key);
-    result = window_syscall(nr, static_cast<long>(call.args[0]), static_cast<long>(call.args[1]),
-                            static_cast<long>(call.args[2]), static_cast<long>(call.args[3]),
-                            static_cast<long>(call.args[4]), static_cast<long>(call.args[5]));
-    pin_set().unpin_to(thread.pins, depth);
+    result = prepared.make(nr, call.args, [&] { return pin_call(thread, call.nr, call.args, key); });
   } while (next_piece(call, &result));
   return result;
+}
+
+struct CallArguments {
+  std::uint64_t words[6];
+};
+CallArguments arguments(long a, long b, long c, long d, long e, long f) {
+  const auto u = [](long value) { return static_cast<std::uint64_t>(value); };
+  return {{u(a), u(b), u(c), u(d), u(e), u(f)}};
+}
+
+PendingCall* pending_call(ThreadRecord& thread, std::uint64_t stack) {
+  for (unsigned i = thread.calls; i > 0; --i) {
+    if (thread.call[i - 1].stack == stack) return &thread.call[i - 1];
+  }
+  return nullptr;
+}
+
+void retire(ThreadRecord& thread, const PendingCall& call) {
+  pin_set().unpin_to(thread.pins, call.pin_depth);
+  thread.calls = static_cast<unsigned>(&call - thread.call);
+}
+
+/// Interrupted at the system call of the user gadget: not begun, or about to be made again.
+void leave_before_call(ThreadRecord& thread, const PendingCall& call, ucontext_t& context, bool restarts) {
+  auto* regs = context.uc_mcontext.gregs;
+  constexpr greg_t kSyscallBytes = 2;
+  const auto resume = static_cast<greg_t>(call.resume);
+  if (call.done != 0) {
+    regs[REG_RAX] = static_cast<greg_t>(call.done);
+    regs[REG_RIP] = resume;
+  } else if (!restarts && would_block(static_cast<long>(call.nr), call.args)) {
+    regs[REG_RAX] = -EINTR;
+    regs[REG_RIP] = resume;
+  } else {
+    regs[REG_RAX] = static_cast<greg_t>(call.given_nr);
+    regs[REG_RSI] = static_cast<greg_t>(call.given[1]);
+    regs[REG_RDX] = static_cast<greg_t>(call.given[2]);
+    regs[REG_R10] = static_cast<greg_t>(call.given[3]);
+    regs[REG_RIP] = resume - kSyscallBytes;
+  }
+  retire(thread, call);
+}
+
+/// Interrupted right behind it.
+void leave_after_call(ThreadRecord& thread, PendingCall& call, ucontext_t& context) {
+  auto* regs = context.uc_mcontext.gregs;
+  auto result = static_cast<long>(regs[REG_RAX]);
+  PendingCall ahead = call;
+  if (next_piece(ahead, &result)) return;  // more is to come: go on in the gadget afterwards
+  regs[REG_RAX] = result;
+  regs[REG_RSI] = static_cast<greg_t>(call.given[1]);
+  regs[REG_RDX] = static_cast<greg_t>(call.given[2]);
+  regs[REG_R10] = static_cast<greg_t>(call.given[3]);
+  regs[REG_RIP] = static_cast<greg_t>(call.resume);
+  retire(thread, call);
+}
+
+}  // namespace
+
+void leave_gadget(ThreadRecord& thread, ucontext_t& context, bool restarts) {
+  constexpr std::uint64_t kAfterUserCall = kUserGadget + 2;
+  auto* regs = context.uc_mcontext.gregs;
+  const auto rip = static_cast<std::uint64_t>(regs[REG_RIP]);
+  if (rip < layout::kGadgetPage || rip >= layout::kGadgetPage + kPageSize) return;
+  if (rip == kUserGadget || rip == kAfterUserCall) {
+    PendingCall* call = pending_call(thread, static_cast<std::uint64_t>(regs[REG_RSP]));
+    if (call == nullptr) return;
+    return rip == kUserGadget ? leave_before_call(thread, *call, context, restarts)
+                              : leave_after_call(thread, *call, context);
+  }
+  if (rip < in_gadget_page(enchilada_gadget_checked) || rip >= in_gadget_page(enchilada_gadget_checked_end)) {
+    return;
+  }
+  const bool made = rip == in_gadget_page(enchilada_gadget_checked_done);
+  return_from_gadget(context, made ? regs[REG_RAX] : kRestart);
+}
+
+long user_syscall(long nr, long a, long b, long c, long d, long e, long f) {
+  return made_by_wrapper(nr, arguments(a, b, c, d, e, f).words, false);
+}
+
+long cancellable_syscall(long nr, long a, long b, long c, long d, long e, long f) {
+  return made_by_wrapper(nr, arguments(a, b, c, d, e, f).words, true);
 }
 
 }  // namespace enchilada::runtime
@@ -570,10 +766,9 @@ void enchilada_call_done(GadgetFrame* frame) {
   using namespace enchilada::runtime;
   ThreadRecord& thread = this_thread();
   const std::uint64_t stack = reinterpret_cast<std::uint64_t>(frame) + sizeof(GadgetFrame) + 128;
-  unsigned i = thread.calls;
-  while (i > 0 && thread.call[i - 1].stack != stack) --i;
-  CHECK(i > 0, stack);
-  PendingCall& call = thread.call[i - 1];
+  PendingCall* found = pending_call(thread, stack);
+  CHECK(found != nullptr, stack);
+  PendingCall& call = *found;
   pin_set().unpin_to(thread.pins, call.pin_depth);
   auto result = static_cast<long>(frame->rax);
   if (next_piece(call, &result)) {
@@ -586,6 +781,9 @@ void enchilada_call_done(GadgetFrame* frame) {
     return;
   }
   frame->rax = static_cast<std::uint64_t>(result);
+  frame->rsi = call.given[1];
+  frame->rdx = call.given[2];
+  frame->r10 = call.given[3];
   frame->resume = call.resume;
-  thread.calls = i - 1;
+  thread.calls = static_cast<unsigned>(found - thread.call);
 }

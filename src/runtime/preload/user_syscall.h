@@ -12,6 +12,8 @@
 
 #include <cstdint>
 
+#include "runtime/preload/thread.h"
+
 namespace enchilada::runtime {
 
 /// Copies the gadgets to their fixed page. False: the page is taken.
@@ -25,6 +27,14 @@ bool handle_trapped_call(ucontext_t& context);
 /// A call made by a wrapper in ordinary context: pins what its arguments need, makes it at the gadget,
 /// unpins.
 long user_syscall(long nr, long a = 0, long b = 0, long c = 0, long d = 0, long e = 0, long f = 0);
+
+/// The same for a function that is a cancellation point.
+long cancellable_syscall(long nr, long a = 0, long b = 0, long c = 0, long d = 0, long e = 0, long f = 0);
+
+/// A handler is about to interrupt `context`. If that is at a gadget, ends what was under way there such that
+/// the handler interrupts the program (or our function) before or after the call: the handler may never
+/// return, and may have everything paged out. `restarts`: SA_RESTART.
+void leave_gadget(ThreadRecord& thread, ucontext_t& context, bool restarts);
 
 /// Some argument is a window address.
 bool points_into_window(long a, long b, long c, long d, long e, long f);
