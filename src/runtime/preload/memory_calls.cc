@@ -9,6 +9,7 @@
 
 #include <algorithm>
 
+#include "runtime/preload/engine_section.h"
 #include "runtime/preload/foreign.h"
 #include "runtime/preload/live.h"
 #include "runtime/preload/stack_switch.h"
@@ -62,18 +63,6 @@ long answer(KernReturn result) {
   }
   return -EINVAL;
 }
-
-/// Enters the engine: the program's signal handlers stay out, forks wait.
-class EngineSection {
- public:
-  EngineSection() { live().gate().lock_shared(); }
-  ~EngineSection() { live().gate().unlock_shared(); }
-  EngineSection(const EngineSection&) = delete;
-  EngineSection& operator=(const EngineSection&) = delete;
-
- private:
-  SignalsBlocked blocked_;
-};
 
 /// Anonymous private memory without special wishes is managed; everything else stays the kernel's.
 bool manageable(int prot, int flags) {

@@ -14,6 +14,7 @@
 #include "runtime/preload/signals.h"
 #include "runtime/preload/syscalls.h"
 #include "runtime/preload/thread.h"
+#include "runtime/preload/thread_holds.h"
 #include "runtime/preload/user_syscall.h"
 
 namespace enchilada::runtime {
@@ -117,6 +118,7 @@ void apply_inheritance() {
 void child_body() {
   if (child_done.exchange(true)) return;
   forget_other_threads();
+  renumber_holds();
   ThreadRecord* self = known_thread();
   const unsigned survivor = self != nullptr ? self->pins : PinSet::kNoThread;
   if (!live().host().after_fork_child(survivor))
