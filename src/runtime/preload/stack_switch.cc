@@ -7,7 +7,6 @@
 #include "runtime/preload/syscalls.h"
 #include "runtime/preload/thread.h"
 
-extern "C" long enchilada_on_stack(long (*function)(void*), void* argument, void* top);
 asm(R"(
         .text
         .globl enchilada_on_stack

@@ -15,15 +15,19 @@ namespace enchilada::runtime {
 /// Calls function(argument) on the calling thread's signal stack with the program's signals blocked.
 long call_on_signal_stack(long (*function)(void*), void* argument);
 
+/// function(argument) on the stack whose upper end is `top`.
+extern "C" long enchilada_on_stack(long (*function)(void*), void* argument, void* top);
+
 inline bool on_managed_stack() {
   return layout::in_window(reinterpret_cast<std::uint64_t>(__builtin_frame_address(0))) && live().ready();
 }
 
-/// f() away from a managed stack. `f` holds copies of what it needs: it is itself copied over first, because
-/// nothing of the old stack may be touched inside the engine.
+/// f(), away from a managed stack if it is on one. `f` holds copies of what it needs: it is itself copied
+/// over first, because nothing of the old stack may be touched inside the engine.
 template <class F>
 long off_managed_stack(F f) {
   static_assert(std::is_trivially_copyable_v<F>);
+  if (!on_managed_stack()) return f();
   const auto run = [](void* raw) -> long {
     F copy = *static_cast<F*>(raw);
     return copy();

@@ -101,6 +101,15 @@ ThreadRecord& this_thread() {
   return record != nullptr ? *record : adopt_thread();
 }
 
+ThreadRecord* thread_by_handle(std::uint64_t handle) {
+  for (std::uint64_t i = 0; i < layout::kMaxThreads; ++i) {
+    ThreadRecord* record = block(i);
+    if (record->tid == 0) return nullptr;  // never used: nothing behind it either
+    if (record->taken.load(std::memory_order_acquire) != 0 && record->handle == handle) return record;
+  }
+  return nullptr;
+}
+
 void release_thread() {
   ThreadRecord* record = tls_record;
   if (record == nullptr) return;

@@ -57,11 +57,18 @@ struct ThreadRecord {
   std::uint64_t late = 0;
   siginfo_t late_info[3];
 
+  /// The thread's pthread_t, and the stack that the program gave it, if that is managed.
+  std::uint64_t handle = 0;
+  std::uint64_t stack_low = 0;
+  std::uint64_t stack_size = 0;
+
   /// Upper end of the signal stack, aligned as at a call.
   [[nodiscard]] char* stack_top() { return reinterpret_cast<char*>(this) + layout::kThreadBlock; }
 
   void reset() {
     late = 0;
+    handle = 0;
+    stack_size = 0;
     calls = 0;
     virtual_mask = 0;
     program_stack = stack_t{};
@@ -83,6 +90,8 @@ ThreadRecord& adopt_thread();
 ThreadRecord& this_thread();
 /// The same without adopting; nullptr if unknown.
 ThreadRecord* known_thread();
+/// The record of the thread with this pthread_t; nullptr if unknown.
+ThreadRecord* thread_by_handle(std::uint64_t handle);
 /// The thread ends: its record and stack may be reused.
 void release_thread();
 /// In a forked child: only the calling thread is left.
