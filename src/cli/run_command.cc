@@ -115,9 +115,10 @@ std::vector<std::string> child_environment(const ProcessTree& tree, const std::s
   std::array<char, 128> value{};
   const std::size_t length = tree.environment(value);
   const char* preload = std::getenv("LD_PRELOAD");
-  const std::string rest = preload != nullptr && *preload != 0 ? fmt::format(":{}", preload) : "";
+  // Ours is the last: an allocator that the user preloads is the program's, and ours is what it maps from.
+  const std::string others = preload != nullptr && *preload != 0 ? fmt::format("{}:", preload) : "";
   return {fmt::format("{}={}", kTreeVariable, std::string_view(value.data(), length)),
-          fmt::format("LD_PRELOAD={}{}", library, rest)};
+          fmt::format("LD_PRELOAD={}{}", others, library)};
 }
 
 std::string base_name(const std::string& path) {

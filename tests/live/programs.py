@@ -137,7 +137,7 @@ def electric_fence(program):
         env = {"EF_PROTECT_FREE": "0", "EF_ALIGNMENT": "8"}
         if program == "sqlite3":
             script = folder / "work.sql"
-            script.write_text(DEMO_SQL.read_text().replace("460000", "400").replace("k < 30000", "k < 300"))
+            script.write_text(DEMO_SQL.read_text().replace("460000", "2000").replace("k < 30000", "k < 300"))
             command = ["sqlite3", "-batch", "-noheader", "-init", "/dev/null", ":memory:"]
             return Job(["env", "LD_PRELOAD=libefence.so.0.0", *command], "4M", stdin=script, env=env,
                        stderr_has="Electric Fence")

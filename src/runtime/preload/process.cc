@@ -344,12 +344,12 @@ char** stage_environment(Staging& staging, char* const* envp) {
   for (std::size_t i = 0; i < n; ++i) {
     if (starts_with(envp[i], kKept[1])) continue;
     if (starts_with(envp[i], kKept[0])) {
-      if (contains(envp[i], live().preload_path())) continue;  // put back below, in front
+      if (contains(envp[i], live().preload_path())) continue;  // put back below
       const char* others = envp[i] + length_of(kKept[0]);
       auto* merged = static_cast<char*>(
           staging.take(length_of(kKept[0]) + length_of(live().preload_path()) + length_of(others) + 2));
       char* at = merged;
-      for (const char* part : {kKept[0], live().preload_path(), *others != 0 ? ":" : "", others}) {
+      for (const char* part : {kKept[0], others, *others != 0 ? ":" : "", live().preload_path()}) {
         const std::size_t length = length_of(part);
         __builtin_memcpy(at, part, length);
         at += length;
