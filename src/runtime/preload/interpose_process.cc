@@ -49,8 +49,7 @@ bool managed(const void* p) {
 struct ThreadStart {
   void* (*function)(void*);
   void* argument;
-  std::uint64_t mask;       // the creator's
-  bool sets_mask;           // made on another stack, where that mask was not in force
+  std::uint64_t virtual_mask;
   std::uint64_t stack_low;  // the stack that the program gives, if it is managed; else 0
   std::uint64_t stack_size;
 };
@@ -86,10 +85,9 @@ void* run_thread(void* raw) {
   ThreadStart start = *static_cast<ThreadStart*>(raw);
   resident_free(raw);
   ThreadRecord& thread = adopt_thread();
-  thread.virtual_mask = start.mask & kOurs;
+  thread.virtual_mask = start.virtual_mask;
   thread.handle = pthread_self();
   watch_thread_end();
-  if (start.sets_mask) call_sigprocmask(SIG_SETMASK, &start.mask, nullptr);
   if (start.stack_size == 0) return start.function(start.argument);
   thread.stack_low = start.stack_low;
   thread.stack_size = start.stack_size;
@@ -209,6 +207,10 @@ Next<SpawnFunction> next_posix_spawnp("posix_spawnp");
 int spawn(Next<SpawnFunction>& next, pid_t* pid, const char* path, const posix_spawn_file_actions_t* actions,
           const posix_spawnattr_t* attributes, char* const* argv, char* const* envp) {
   if (!live().ready()) return next(pid, path, actions, attributes, argv, envp);
+  if (on_managed_stack()) {
+    return static_cast<int>(
+        on_libc_stack([=, &next] { return long{spawn(next, pid, path, actions, attributes, argv, envp)}; }));
+  }
   start_helper_thread();  // the child will want frames of ours
   ExecArguments staged;
   const long result = stage_exec(path, argv, envp, &staged);
@@ -327,19 +329,17 @@ Next<int(int (*)(void*), void*, int, void*, pid_t*, void*, pid_t*)> next_clone("
 struct CloneStart {
   int (*function)(void*);
   void* argument;
-  std::uint64_t mask;
 };
 
 int run_forked_clone(void* raw) {
   const CloneStart start = *static_cast<CloneStart*>(raw);
   fork_child();
-  call_sigprocmask(SIG_SETMASK, &start.mask, nullptr);
   return start.function(start.argument);
 }
 
 long forked_clone(CloneStart start, void* stack, int flags, pid_t* parent_tid, void* tls, pid_t* child_tid) {
   if (on_managed_stack()) {
-    return off_managed_stack([=] { return forked_clone(start, stack, flags, parent_tid, tls, child_tid); });
+    return on_libc_stack([=] { return forked_clone(start, stack, flags, parent_tid, tls, child_tid); });
   }
   const long room = reserve_fork();
   if (room < 0) return room;
@@ -355,7 +355,7 @@ long forked_clone(CloneStart start, void* stack, int flags, pid_t* parent_tid, v
 template <class Fork>
 long announced(Fork fork) {
   if (!live().ready()) return fork();
-  if (on_managed_stack()) return off_managed_stack([=] { return announced(fork); });
+  if (on_managed_stack()) return on_libc_stack([=] { return announced(fork); });
   const long room = reserve_fork();
   if (room < 0) return room;
   fork_prepare();
@@ -499,12 +499,8 @@ ENCHILADA_EXPORT int pthread_create(pthread_t* thread, const pthread_attr_t* att
                                     void* (*function)(void*), void* argument) noexcept {
   live().start();
   if (!live().ready()) return next_pthread_create(thread, attributes, function, argument);
-  sigset_t own;
-  const bool has_own = attributes != nullptr && pthread_attr_getsigmask_np(attributes, &own) == 0;
-  ThreadStart start{function, argument, 0, on_managed_stack() && !has_own, 0, 0};
-  call_sigprocmask(SIG_BLOCK, nullptr, &start.mask);
-  // libc makes it with all signals blocked.
-  return static_cast<int>(off_managed_stack([=] { return long{create_thread(thread, attributes, start)}; }));
+  const ThreadStart start{function, argument, this_thread().virtual_mask, 0, 0};
+  return static_cast<int>(on_libc_stack([=] { return long{create_thread(thread, attributes, start)}; }));
 }
 
 ENCHILADA_EXPORT int pthread_join(pthread_t thread, void** result) {
@@ -555,7 +551,7 @@ ENCHILADA_EXPORT pid_t fork() noexcept {
   live().start();
   if (!live().ready()) return next_fork();
   // A stack that is paged out, or protected while we fork, is none to fork on.
-  if (on_managed_stack()) return static_cast<pid_t>(off_managed_stack([] { return long{fork()}; }));
+  if (on_managed_stack()) return static_cast<pid_t>(on_libc_stack([] { return long{fork()}; }));
   const long room = reserve_fork();
   if (room < 0) return static_cast<pid_t>(with_errno(room));
   const pid_t pid = next_fork();  // our pthread_atfork handlers do the rest
@@ -598,8 +594,7 @@ ENCHILADA_EXPORT int clone(int (*function)(void*), void* stack, int flags, void*
   }
   if ((flags & CLONE_VM) != 0)
     return next_clone(function, stack, flags, argument, parent_tid, tls, child_tid);
-  CloneStart start{function, argument, 0};
-  call_sigprocmask(SIG_BLOCK, nullptr, &start.mask);
+  const CloneStart start{function, argument};
   return static_cast<int>(with_errno(forked_clone(start, stack, flags, parent_tid, tls, child_tid)));
 }
 
@@ -715,6 +710,7 @@ ENCHILADA_EXPORT locale_t duplocale(locale_t locale) noexcept {
 
 ENCHILADA_EXPORT int system(const char* command) {
   if (command == nullptr || !live().ready()) return next_system(command);
+  if (on_managed_stack()) return static_cast<int>(on_libc_stack([=] { return long{system(command)}; }));
   start_helper_thread();
   char* copy = resident_copy(command);
   if (copy == nullptr) return -1;
@@ -725,6 +721,10 @@ ENCHILADA_EXPORT int system(const char* command) {
 }
 ENCHILADA_EXPORT FILE* popen(const char* command, const char* mode) {
   if (!live().ready()) return next_popen(command, mode);
+  if (on_managed_stack()) {
+    return reinterpret_cast<FILE*>(
+        on_libc_stack([=] { return reinterpret_cast<long>(popen(command, mode)); }));
+  }
   start_helper_thread();
   char* copy = resident_copy(command);
   char kind[8] = {};

@@ -1,6 +1,7 @@
 // The change of stacks, and what must hold around it.
 #include "runtime/preload/stack_switch.h"
 
+#include <sys/mman.h>
 #include <sys/syscall.h>
 
 #include "runtime/preload/signals.h"
@@ -43,6 +44,16 @@ long call_on_signal_stack(long (*function)(void*), void* argument) {
   const long result = enchilada_on_stack(function, argument, thread.stack_top());
   thread.mask_place = before;
   raw_syscall(SYS_rt_sigprocmask, 2, as_long(&thread.mask_place), 0, 8);
+  return result;
+}
+
+long call_on_spare_stack(long (*function)(void*), void* argument) {
+  constexpr long kBytes = 512 << 10;
+  const long low = raw_syscall(SYS_mmap, 0, kBytes, PROT_READ | PROT_WRITE,
+                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+  if (low < 0) return low;
+  const long result = enchilada_on_stack(function, argument, reinterpret_cast<void*>(low + kBytes));
+  raw_syscall(SYS_munmap, low, kBytes);
   return result;
 }
 

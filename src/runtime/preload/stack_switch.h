@@ -35,4 +35,20 @@ long off_managed_stack(F f) {
   return call_on_signal_stack(run, &f);
 }
 
+/// Calls function(argument) on a stack mapped for the purpose, signals as they are. -ENOMEM: there is none.
+long call_on_spare_stack(long (*function)(void*), void* argument);
+
+/// f() away from a managed stack, for libc's functions that block all signals, or make processes and threads:
+/// these must see the program's own signal mask.
+template <class F>
+long on_libc_stack(F f) {
+  static_assert(std::is_trivially_copyable_v<F>);
+  if (!on_managed_stack()) return f();
+  const auto run = [](void* raw) -> long {
+    F copy = *static_cast<F*>(raw);
+    return copy();
+  };
+  return call_on_spare_stack(run, &f);
+}
+
 }  // namespace enchilada::runtime

@@ -1,5 +1,6 @@
 // Probes of signals: the program's own faults and handlers stay its own, whatever the runtime uses signals
 // for.
+#include <execinfo.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
@@ -9,6 +10,7 @@
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <time.h>
+#include <ucontext.h>
 
 #include "probe.h"
 
@@ -464,6 +466,106 @@ PROBE(stack_overflow_is_caught_on_the_alternate_stack) {
   EXPECT_EQ(static_cast<int>(fault_signal), SIGSEGV);
   EXPECT(depth > 100);
   push_out();
+}
+
+PROBE(longjmp_and_nesting_on_the_alternate_stack) {
+  static volatile uintptr_t outer, inner;
+  stack_t mine{}, seen{};
+  mine.ss_size = 128 * 1024;
+  mine.ss_sp = heap(mine.ss_size);
+  EXPECT(sigaltstack(&mine, nullptr) == 0);
+  install_simple(
+      SIGUSR1,
+      [](int) {
+        char here = 0;
+        outer = reinterpret_cast<uintptr_t>(&here);
+        raise(SIGUSR2);
+        stir();
+        siglongjmp(escape, 1);
+      },
+      SA_ONSTACK);
+  install_simple(
+      SIGUSR2,
+      [](int) {
+        char here = 0;
+        inner = reinterpret_cast<uintptr_t>(&here);
+        stack_t other{};
+        other.ss_flags = SS_DISABLE;
+        if (sigaltstack(&other, nullptr) != -1 || errno != EPERM) inner = 0;
+      },
+      SA_ONSTACK);
+  const auto low = reinterpret_cast<uintptr_t>(mine.ss_sp);
+  for (int i = 0; i < 20; i++) {
+    push_out();
+    if (sigsetjmp(escape, 1) == 0) {
+      raise(SIGUSR1);
+      fail(__FILE__, __LINE__, "the handler does not return");
+    }
+    EXPECT(inner > low && inner < outer && outer < low + mine.ss_size);
+    EXPECT(sigaltstack(nullptr, &seen) == 0 && seen.ss_flags == 0);
+  }
+}
+
+PROBE(handler_swaps_its_context_out) {  // as preemptive coroutines do, in the middle of a blocking read too
+  static ucontext_t main_context, coroutine;
+  static int ends[2];
+  static char* buffer;
+  static volatile int rounds;
+  EXPECT(pipe(ends) == 0);
+  buffer = heap(64 * 1024);
+  install_simple(
+      SIGALRM, [](int) { swapcontext(&coroutine, &main_context); }, SA_RESTART);
+  EXPECT(getcontext(&coroutine) == 0);
+  coroutine.uc_stack.ss_size = 256 * 1024;
+  coroutine.uc_stack.ss_sp = heap(coroutine.uc_stack.ss_size);
+  coroutine.uc_link = &main_context;
+  makecontext(
+      &coroutine,
+      [] {
+        char local[30000];
+        fill(local, sizeof local, 3);
+        for (; rounds < 15; rounds = rounds + 1) {
+          if (read(ends[0], buffer, 64 * 1024) != 6 || strcmp(buffer, "hello") != 0) _exit(9);
+          if (first_wrong(local, sizeof local, 3) >= 0) _exit(10);
+        }
+      },
+      0);
+  for (int i = 0; i < 15; i++) {
+    itimerval once{{0, 0}, {0, 3000}};
+    EXPECT(setitimer(ITIMER_REAL, &once, nullptr) == 0);
+    EXPECT(swapcontext(&main_context, &coroutine) == 0);  // until the alarm
+    EXPECT_EQ(static_cast<int>(rounds), i);
+    push_out();
+    EXPECT_EQ(write(ends[1], "hello", 6), 6);
+  }
+  EXPECT(swapcontext(&main_context, &coroutine) == 0);
+  EXPECT_EQ(static_cast<int>(rounds), 15);
+}
+
+PROBE(backtrace_from_a_handler) {
+  static void* volatile expected;
+  static void* found[64];
+  static volatile int count;
+  EXPECT(backtrace(found, 64) > 0);  // loads what it needs
+  install(
+      SIGSEGV,
+      [](int, siginfo_t*, void* raw) {
+        count = backtrace(found, 64);
+        auto* context = static_cast<ucontext_t*>(raw);
+        context->uc_mcontext.gregs[REG_RAX] = reinterpret_cast<greg_t>(&expected);
+      },
+      0);
+  push_out();
+  static int (*volatile faulty)() = [] {
+    expected = __builtin_return_address(0);
+    void* at = nullptr;
+    asm volatile("mov (%%rax), %%rcx" : "+a"(at) : : "rcx", "memory");
+    return at == &expected ? 1 : 0;
+  };
+  EXPECT_EQ(faulty(), 1);
+  bool seen = false;
+  for (int i = 0; i < count; i++) seen |= found[i] == expected;
+  EXPECT(seen);
 }
 
 PROBE(waiting_for_signals_with_heap_arguments) {

@@ -339,6 +339,88 @@ PROBE(signals_on_a_coroutine_stack) {
   EXPECT_EQ(static_cast<int>(handled), 10);
 }
 
+PROBE(processes_and_threads_made_on_a_coroutine_stack) {
+  static char* p;
+  p = heap(ram());
+  fill(p, ram(), 12);
+  static ucontext_t main_context, context;
+  EXPECT(getcontext(&context) == 0);
+  context.uc_stack.ss_size = 256 * 1024;
+  context.uc_stack.ss_sp = heap(context.uc_stack.ss_size);
+  context.uc_link = &main_context;
+  makecontext(
+      &context,
+      [] {
+        char local[40000];
+        fill(local, sizeof local, 13);
+        for (int i = 0; i < 3; i++) {
+          push_out();
+          pid_t child = fork();
+          if (child == 0) {
+            sigset_t mask;
+            sigprocmask(SIG_BLOCK, nullptr, &mask);
+            _exit(first_wrong(p, ram(), 12) < 0 && first_wrong(local, sizeof local, 13) < 0 &&
+                          !sigismember(&mask, SIGUSR1)
+                      ? 0
+                      : 1);
+          }
+          EXPECT_CHILD_OK(child);
+          push_out();
+          EXPECT_EQ(WEXITSTATUS(system("exit 7")), 7);
+          in_threads(2, [](size_t) {
+            sigset_t mask;
+            EXPECT(pthread_sigmask(SIG_BLOCK, nullptr, &mask) == 0 && !sigismember(&mask, SIGUSR1));
+            stir();
+          });
+          EXPECT_PATTERN(local, sizeof local, 13);
+        }
+      },
+      0);
+  EXPECT(swapcontext(&main_context, &context) == 0);
+  EXPECT_PATTERN(p, ram(), 12);
+}
+
+PROBE(thread_attributes_on_the_heap) {  // read when libc has blocked all signals
+  auto* attributes = on_heap(pthread_attr_t{});
+  EXPECT(pthread_attr_init(attributes) == 0);
+  cpu_set_t all;
+  EXPECT(sched_getaffinity(0, sizeof all, &all) == 0);
+  sigset_t mask;
+  sigemptyset(&mask);
+  sigaddset(&mask, SIGUSR2);
+  const size_t bytes = 1 << 20;
+  void* stack = aligned_alloc(4096, bytes);
+  for (int round = 0; round < 4; round++) {
+    if (round == 1) EXPECT(pthread_attr_setaffinity_np(attributes, sizeof all, &all) == 0);
+    if (round == 2) EXPECT(pthread_attr_setsigmask_np(attributes, &mask) == 0);
+    if (round == 3) EXPECT(pthread_attr_setstack(attributes, stack, bytes) == 0);
+    push_out();
+    auto* thread = on_heap(pthread_t{});
+    EXPECT(pthread_create(
+               thread, attributes,
+               [](void*) -> void* {
+                 pthread_attr_t own;
+                 void* low = nullptr;
+                 size_t size = 0;
+                 sigset_t now;
+                 EXPECT(pthread_getattr_np(pthread_self(), &own) == 0);
+                 EXPECT(pthread_attr_getstack(&own, &low, &size) == 0);
+                 pthread_attr_destroy(&own);
+                 const auto here = reinterpret_cast<uintptr_t>(&own),
+                            start = reinterpret_cast<uintptr_t>(low);
+                 EXPECT(here > start && here < start + size);
+                 EXPECT(pthread_sigmask(SIG_BLOCK, nullptr, &now) == 0);
+                 return sigismember(&now, SIGUSR2) ? low : nullptr;
+               },
+               nullptr) == 0);
+    void* result = nullptr;
+    EXPECT(pthread_join(*thread, &result) == 0);
+    EXPECT((result != nullptr) == (round >= 2));
+    EXPECT(round < 3 || result == stack);
+  }
+  EXPECT(pthread_attr_destroy(attributes) == 0);
+}
+
 PROBE(cancelled_in_a_blocking_read) {
   static int ends[2];
   EXPECT(pipe(ends) == 0);
