@@ -13,6 +13,7 @@
 #include "runtime/preload/foreign.h"
 #include "runtime/preload/process.h"
 #include "runtime/preload/signals.h"
+#include "runtime/preload/syscall_filter.h"
 #include "runtime/preload/syscalls.h"
 #include "runtime/preload/thread.h"
 #include "runtime/preload/user_syscall.h"

@@ -90,6 +90,8 @@ ThreadRecord& adopt_thread();
 ThreadRecord& this_thread();
 /// The same without adopting; nullptr if unknown.
 ThreadRecord* known_thread();
+/// Lets the calling thread's end be noticed, to release its record.
+void watch_thread_end();
 /// The record of the thread with this pthread_t; nullptr if unknown.
 ThreadRecord* thread_by_handle(std::uint64_t handle);
 /// The thread ends: its record and stack may be reused.

@@ -18,8 +18,6 @@ namespace enchilada::runtime {
 
 /// Copies the gadgets to their fixed page. False: the page is taken.
 bool install_gadget();
-/// Installs the filter unless an inherited one of ours is at work. nullptr, or why not.
-const char* install_filter();
 
 /// The SIGSYS of a trapped call. False: not one of ours.
 bool handle_trapped_call(ucontext_t& context);
