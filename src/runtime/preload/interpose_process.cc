@@ -556,11 +556,11 @@ ENCHILADA_EXPORT long syscall(long nr, ...) noexcept {
 }  // extern "C"
 
 namespace {
-/// Before the program's own constructors, after libc's.
-__attribute__((constructor(101))) void start_runtime() {
-  live().start();
-  if (!live().ready()) return;
+/// Before anybody's constructors, even libc's (-z initfirst), which is why the environment must be passed on.
+__attribute__((constructor(101))) void start_runtime(int, char**, char** environment) {
   register_fork_handlers();
-  watch_thread_end();
+  if (environ == nullptr) environ = environment;
+  live().start();
+  if (live().ready()) watch_thread_end();
 }
 }  // namespace

@@ -46,6 +46,8 @@ constexpr std::uint16_t kSockaddr = 128;
 constexpr std::uint16_t kRusage = 144;
 constexpr std::uint16_t kSiginfo = 128;
 
+constexpr std::uint8_t kAllArguments = 0x3f;
+
 struct Row {
   long nr;
   std::array<ArgSpec, 6> args;
@@ -219,8 +221,98 @@ constexpr Row kRows[] = {
     {SYS_rseq, {inout(32)}},
 };
 
+/// Calls whose addresses are not just followed: they are answered by the runtime (memory, signals, exec), or
+/// take effect in the caller's own memory.
+struct Addresses {
+  long nr;
+  std::uint8_t arguments;  // bit i: argument i
+};
+constexpr Addresses kAddresses[] = {
+    {SYS_mmap, 1},           {SYS_munmap, 1},       {SYS_mprotect, 1}, {SYS_madvise, 1},     {SYS_mremap, 17},
+    {SYS_mincore, 5},        {SYS_mlock, 1},        {SYS_mlock2, 1},   {SYS_munlock, 1},     {SYS_msync, 1},
+    {SYS_rt_sigprocmask, 6}, {SYS_rt_sigaction, 6}, {SYS_execve, 7},   {SYS_sigaltstack, 3}, {SYS_clone, 2},
+    {SYS_clone3, 1},         {SYS_arch_prctl, 2},
+};
+
+/// Calls that take no address at all.
+constexpr long kPlain[] = {
+    SYS_close,
+    SYS_close_range,
+    SYS_lseek,
+    SYS_dup,
+    SYS_dup2,
+    SYS_dup3,
+    SYS_fsync,
+    SYS_fdatasync,
+    SYS_sync,
+    SYS_syncfs,
+    SYS_ftruncate,
+    SYS_fallocate,
+    SYS_flock,
+    SYS_fadvise64,
+    SYS_readahead,
+    SYS_fchmod,
+    SYS_fchown,
+    SYS_fchdir,
+    SYS_umask,
+    SYS_brk,
+    SYS_sched_yield,
+    SYS_getpid,
+    SYS_gettid,
+    SYS_getppid,
+    SYS_getuid,
+    SYS_geteuid,
+    SYS_getgid,
+    SYS_getegid,
+    SYS_getpgrp,
+    SYS_getpgid,
+    SYS_setpgid,
+    SYS_getsid,
+    SYS_setsid,
+    SYS_setuid,
+    SYS_setgid,
+    SYS_setreuid,
+    SYS_setregid,
+    SYS_setresuid,
+    SYS_setresgid,
+    SYS_kill,
+    SYS_tkill,
+    SYS_tgkill,
+    SYS_alarm,
+    SYS_pause,
+    SYS_socket,
+    SYS_listen,
+    SYS_shutdown,
+    SYS_epoll_create,
+    SYS_epoll_create1,
+    SYS_eventfd,
+    SYS_eventfd2,
+    SYS_inotify_init,
+    SYS_inotify_init1,
+    SYS_inotify_rm_watch,
+    SYS_getpriority,
+    SYS_setpriority,
+    SYS_personality,
+    SYS_timer_delete,
+    SYS_timerfd_create,
+    SYS_timer_getoverrun,
+    SYS_fork,
+    SYS_vfork,
+    SYS_rt_sigreturn,
+    SYS_exit,
+    SYS_exit_group,
+    SYS_restart_syscall,
+    SYS_membarrier,
+    SYS_mlockall,
+    SYS_munlockall,
+    SYS_sched_getscheduler,
+    SYS_sched_get_priority_max,
+    SYS_sched_get_priority_min,
+};
+
 struct Table {
   std::array<CallSpec, kSyscallTableSize> rows{};
+  std::array<std::uint8_t, kSyscallTableSize> addresses{};
   CallSpec unknown{};
   constexpr Table() {
     for (auto& arg : unknown.args) arg = guess();
@@ -229,8 +321,15 @@ struct Table {
       CallSpec& row = rows[static_cast<std::size_t>(r.nr)];
       for (std::size_t i = 0; i < 6; ++i) row.args[i] = r.args[i];
       row.transfer = r.transfer;
-      row.known = true;
     }
+    addresses.fill(kAllArguments);
+    for (const Row& r : kRows) {
+      unsigned mask = 0;
+      for (std::size_t i = 0; i < 6; ++i) mask |= (r.args[i].kind != ArgKind::kNone ? 1U : 0U) << i;
+      addresses[static_cast<std::size_t>(r.nr)] = static_cast<std::uint8_t>(mask);
+    }
+    for (const Addresses& a : kAddresses) addresses[static_cast<std::size_t>(a.nr)] = a.arguments;
+    for (const long nr : kPlain) addresses[static_cast<std::size_t>(nr)] = 0;
   }
 };
 constexpr Table kTable;
@@ -239,6 +338,10 @@ constexpr Table kTable;
 
 const CallSpec& call_spec(long nr) {
   return nr >= 0 && nr < kSyscallTableSize ? kTable.rows[static_cast<std::size_t>(nr)] : kTable.unknown;
+}
+
+unsigned address_arguments(long nr) {
+  return nr >= 0 && nr < kSyscallTableSize ? kTable.addresses[static_cast<std::size_t>(nr)] : kAllArguments;
 }
 
 }  // namespace enchilada::runtime

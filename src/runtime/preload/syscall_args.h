@@ -42,12 +42,15 @@ enum class Transfer : std::uint8_t {
 struct CallSpec {
   ArgSpec args[6];
   Transfer transfer = Transfer::kWhole;
-  bool known = false;
 };
 
 inline constexpr int kSyscallTableSize = 470;
 
 /// The row of system call nr; a row of kGuess for numbers that the table does not know.
 const CallSpec& call_spec(long nr);
+
+/// Which of its six registers the call takes an address from (bit i: argument i); all six for numbers that
+/// nobody here knows. Other registers hold leftovers, which may look like window addresses.
+unsigned address_arguments(long nr);
 
 }  // namespace enchilada::runtime

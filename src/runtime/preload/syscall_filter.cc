@@ -1,4 +1,7 @@
-// The seccomp filter that traps system calls on window addresses.
+// The seccomp filter that traps system calls on window addresses. Invariant: it looks only at registers that
+// the call takes an address from (syscall_args.h): others hold leftovers (the loader's string functions leave
+// words that look like window addresses), and a trap before our handler is there, or in a call that never
+// returns, is the end.
 #include "runtime/preload/syscall_filter.h"
 
 #include <linux/audit.h>
@@ -10,108 +13,114 @@
 
 #include <atomic>
 
+#include "base/check.h"
 #include "runtime/preload/layout.h"
+#include "runtime/preload/syscall_args.h"
 #include "runtime/preload/syscalls.h"
 
 namespace enchilada::runtime {
 namespace {
 
-struct FilterBuilder {
-  sock_filter code[160];
-  unsigned short size = 0;
-  void op(std::uint16_t c, std::uint32_t k) { code[size++] = BPF_STMT(c, k); }
-  void jump(std::uint16_t c, std::uint32_t k, std::uint8_t yes, std::uint8_t no) {
-    code[size++] = BPF_JUMP(c, k, yes, no);
+constexpr std::uint16_t kJumpAlways = BPF_JMP | BPF_JA;
+constexpr std::uint16_t kJumpEqual = BPF_JMP | BPF_JEQ | BPF_K;
+constexpr std::uint16_t kJumpAtLeast = BPF_JMP | BPF_JGE | BPF_K;
+constexpr std::uint16_t kReturn = BPF_RET | BPF_K;
+constexpr unsigned kMasks = 64;
+
+/// The program: a search tree over system call numbers whose leaves jump to one block for each set of
+/// registers that must be looked at. A call that takes no address is let through on its number alone, which
+/// the kernel then remembers (its action cache), and never runs the program for it again.
+class FilterBuilder {
+ public:
+  [[nodiscard]] sock_fprog build() {
+    load(offsetof(seccomp_data, arch));
+    branch(kJumpEqual, AUDIT_ARCH_X86_64, 1, 0);
+    op(kReturn, SECCOMP_RET_ALLOW);
+    load(offsetof(seccomp_data, nr));
+    // Rings bypass every check here; programs fall back to ordinary calls.
+    branch(kJumpEqual, SYS_io_uring_setup, 1, 0);
+    branch(kJumpEqual, SYS_io_setup, 0, 1);
+    op(kReturn, SECCOMP_RET_ERRNO | ENOSYS);
+    find_ranges();
+    tree(0, ranges_);
+    for (unsigned mask = 0; mask < kMasks; ++mask) block(mask);
+    CHECK(size_ < kMost);
+    return {size_, code_};
+  }
+
+ private:
+  static constexpr unsigned kMost = 2048;
+  struct Range {
+    std::uint32_t first;  // up to the next range
+    unsigned mask;
+  };
+
+  void op(std::uint16_t c, std::uint32_t k) { code_[size_++] = BPF_STMT(c, k); }
+  void branch(std::uint16_t c, std::uint32_t k, std::uint8_t yes, std::uint8_t no) {
+    code_[size_++] = BPF_JUMP(c, k, yes, no);
   }
   void load(std::size_t offset) { op(BPF_LD | BPF_W | BPF_ABS, static_cast<std::uint32_t>(offset)); }
-};
 
-/// Four instructions: trap if the argument at `offset` is a window address, else go on (the accumulator is
-/// lost).
-void trap_window_argument(FilterBuilder& f, std::size_t offset) {
-  f.load(offset + 4);
-  f.jump(BPF_JMP | BPF_JGE | BPF_K, static_cast<std::uint32_t>(layout::kWindow.start.value() >> 32), 0, 2);
-  f.jump(BPF_JMP | BPF_JGE | BPF_K, static_cast<std::uint32_t>(layout::kWindow.end.value() >> 32), 1, 0);
-  f.op(BPF_RET | BPF_K, SECCOMP_RET_TRAP);
-}
-
-/// What the loader and libc call in a new program before our handler is there. Registers that these do not
-/// read hold anything (the loader's string functions leave words there that look like window addresses), and
-/// a trap would be the program's end. The most frequent calls are here too, for speed.
-struct Arity {
-  long nr;
-  unsigned arguments;
-};
-constexpr Arity kArities[] = {
-    {SYS_brk, 1},
-    {SYS_set_tid_address, 1},
-    {SYS_access, 2},
-    {SYS_fstat, 2},
-    {SYS_munmap, 2},
-    {SYS_arch_prctl, 2},
-    {SYS_set_robust_list, 2},
-    {SYS_read, 3},
-    {SYS_write, 3},
-    {SYS_open, 3},
-    {SYS_lseek, 3},
-    {SYS_mprotect, 3},
-    {SYS_getrandom, 3},
-    {SYS_readlink, 3},
-    {SYS_openat, 4},
-    {SYS_pread64, 4},
-    {SYS_newfstatat, 4},
-    {SYS_rseq, 4},
-    {SYS_prlimit64, 4},
-    {SYS_rt_sigaction, 4},
-    {SYS_rt_sigprocmask, 4},
-};
-
-void allow_with_arguments(FilterBuilder& f, unsigned arguments) {
-  bool loaded = false;
-  for (const Arity& call : kArities) {
-    if (call.arguments != arguments) continue;
-    if (!loaded) f.load(offsetof(seccomp_data, nr));
-    loaded = true;
-    f.jump(BPF_JMP | BPF_JEQ | BPF_K, static_cast<std::uint32_t>(call.nr), 0, 1);
-    f.op(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+  void find_ranges() {
+    for (std::uint32_t nr = 0; nr <= kSyscallTableSize; ++nr) {
+      const unsigned mask = address_arguments(nr);
+      if (nr == 0 || mask != table_[ranges_ - 1].mask) table_[ranges_++] = {nr, mask};
+    }
   }
-}
 
-void build_filter(FilterBuilder& f) {
-  constexpr auto kAllow = BPF_RET | BPF_K;
-  f.load(offsetof(seccomp_data, arch));
-  f.jump(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 1, 0);
-  f.op(kAllow, SECCOMP_RET_ALLOW);
-  f.load(offsetof(seccomp_data, instruction_pointer) + 4);
-  f.jump(BPF_JMP | BPF_JEQ | BPF_K, static_cast<std::uint32_t>(layout::kGadgetPage >> 32), 0, 4);
-  f.load(offsetof(seccomp_data, instruction_pointer));
-  f.op(BPF_ALU | BPF_AND | BPF_K, ~static_cast<std::uint32_t>(kPageMask));
-  f.jump(BPF_JMP | BPF_JEQ | BPF_K, static_cast<std::uint32_t>(layout::kGadgetPage), 0, 1);
-  f.op(kAllow, SECCOMP_RET_ALLOW);
-  f.load(offsetof(seccomp_data, nr));
-  // Rings bypass every check here; programs fall back to ordinary calls.
-  f.jump(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 1, 0);
-  f.jump(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_setup, 0, 1);
-  f.op(kAllow, SECCOMP_RET_ERRNO | ENOSYS);
-  // Registers that a call does not read hold anything, window addresses too. For most calls a needless trap
-  // only costs time; for those that return twice, or never, it would be fatal.
-  for (const long nr : {SYS_fork, SYS_vfork, SYS_rt_sigreturn, SYS_exit, SYS_exit_group, SYS_close}) {
-    f.jump(BPF_JMP | BPF_JEQ | BPF_K, static_cast<std::uint32_t>(nr), 0, 1);
-    f.op(kAllow, SECCOMP_RET_ALLOW);
+  /// The number is in the accumulator and in one of the ranges [from, to).
+  void tree(unsigned from, unsigned to) {
+    if (to - from == 1) {
+      const unsigned mask = table_[from].mask;
+      next_[size_] = last_[mask];  // a chain through the jumps that wait for the block's place
+      last_[mask] = size_;
+      op(kJumpAlways, 0);
+      return;
+    }
+    const unsigned middle = (from + to) / 2;
+    branch(kJumpAtLeast, table_[middle].first, 0, 1);
+    const unsigned short right = size_;
+    op(kJumpAlways, 0);
+    tree(from, middle);
+    code_[right].k = static_cast<std::uint32_t>(size_ - right - 1);
+    tree(middle, to);
   }
-  constexpr auto kArgs = offsetof(seccomp_data, args);
-  f.jump(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone3, 0, 5);  // its structure
-  trap_window_argument(f, kArgs);
-  f.op(kAllow, SECCOMP_RET_ALLOW);
-  f.jump(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone, 0, 5);  // its stack
-  trap_window_argument(f, kArgs + 8);
-  f.op(kAllow, SECCOMP_RET_ALLOW);
-  for (unsigned i = 0; i < 6; ++i) {
-    trap_window_argument(f, kArgs + 8 * i);
-    allow_with_arguments(f, i + 1);
+
+  void block(unsigned mask) {
+    if (last_[mask] == 0) return;
+    for (unsigned short at = last_[mask]; at != 0; at = next_[at])
+      code_[at].k = static_cast<std::uint32_t>(size_ - at - 1);
+    if (mask != 0) pass_gadget();
+    for (unsigned i = 0; i < 6; ++i) {
+      if ((mask >> i & 1) != 0) trap_window_argument(offsetof(seccomp_data, args) + 8 * i);
+    }
+    op(kReturn, SECCOMP_RET_ALLOW);
   }
-  f.op(kAllow, SECCOMP_RET_ALLOW);
-}
+
+  /// The runtime's own calls come from the gadget page.
+  void pass_gadget() {
+    load(offsetof(seccomp_data, instruction_pointer) + 4);
+    branch(kJumpEqual, static_cast<std::uint32_t>(layout::kGadgetPage >> 32), 0, 4);
+    load(offsetof(seccomp_data, instruction_pointer));
+    op(BPF_ALU | BPF_AND | BPF_K, ~static_cast<std::uint32_t>(kPageMask));
+    branch(kJumpEqual, static_cast<std::uint32_t>(layout::kGadgetPage), 0, 1);
+    op(kReturn, SECCOMP_RET_ALLOW);
+  }
+
+  void trap_window_argument(std::size_t offset) {
+    load(offset + 4);
+    branch(kJumpAtLeast, static_cast<std::uint32_t>(layout::kWindow.start.value() >> 32), 0, 2);
+    branch(kJumpAtLeast, static_cast<std::uint32_t>(layout::kWindow.end.value() >> 32), 1, 0);
+    op(kReturn, SECCOMP_RET_TRAP);
+  }
+
+  sock_filter code_[kMost];
+  unsigned short next_[kMost];
+  unsigned short last_[kMasks] = {};
+  Range table_[kSyscallTableSize + 1];
+  unsigned short size_ = 0;
+  unsigned ranges_ = 0;
+};
 
 /// Does a filter of ours trap window addresses already? A harmless call says so: madvise of the window with
 /// advice that does not exist.
@@ -123,9 +132,8 @@ constexpr long kNoSuchAdvice = 0x7e57;
 const char* install_filter() {
   raw_syscall(SYS_madvise, static_cast<long>(layout::kWindow.start.value()), 0, kNoSuchAdvice);
   if (trap_seen.load()) return nullptr;
-  FilterBuilder filter;
-  build_filter(filter);
-  const sock_fprog program{filter.size, filter.code};
+  static FilterBuilder filter;  // too large for a small stack; used once
+  const sock_fprog program = filter.build();
   if (raw_syscall(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
     return "prctl(PR_SET_NO_NEW_PRIVS) is refused";
   if (raw_syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, as_long(&program)) != 0) {
