@@ -53,8 +53,8 @@ def sqlite3(folder, full):
 def sort_with(threads):
     def prepare(folder, full):
         # Merging touches lines in random order: nearly every one is a page-in at this ratio, whoever pages.
-        write_lines(folder / "lines.txt", 6_000_000 if full else 200_000)
-        ram = {1: "128M", 2: "128M", 4: "128M"} if full else {1: "4M", 2: "5M", 4: "5M"}
+        write_lines(folder / "lines.txt", 6_000_000 if full else 140_000)
+        ram = {1: "128M", 2: "128M", 4: "128M"} if full else {1: "3M", 2: "3M", 4: "4M"}
         return Job(["sort", "-S", "1G", f"--parallel={threads}", folder / "lines.txt"], ram[threads])
     return prepare
 
@@ -66,7 +66,7 @@ def python_objects(folder, full):
 
 
 def perl_words(folder, full):
-    return Job(["perl", HERE / "programs" / "words.pl", "500" if full else "16"], "128M" if full else "6M",
+    return Job(["perl", HERE / "programs" / "words.pl", "500" if full else "10"], "128M" if full else "4M",
                env={"PERL_HASH_SEED": "0"})
 
 

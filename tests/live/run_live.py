@@ -171,9 +171,9 @@ def soak(args, bench, name):
     folder.mkdir(exist_ok=True)
     folder.chmod(0o755)
     if name == "sort":
-        programs.write_lines(folder / "lines.txt", 6_000_000 if args.full else 1_000_000)
+        programs.write_lines(folder / "lines.txt", 6_000_000 if args.full else 250_000)
         command = ["sort", "-S", "1500M", "--parallel=2", folder / "lines.txt"]
-        rams = [args.ram] if args.ram else (["256M", "128M", "64M"] if args.full else ["16M"])
+        rams = [args.ram] if args.ram else (["256M", "128M", "64M"] if args.full else ["6M"])
     else:
         command = [bench.reachable(args.probes / "two_thread_sort", "nobody"), "1024" if args.full else "64", "2"]
         rams = [args.ram] if args.ram else (["256M", "128M", "64M"] if args.full else ["16M"])
@@ -199,7 +199,7 @@ def free_blocks(folder):
 def kill9(args, bench, _):
     """A shell that starts managed children for ever; every so often one of the tree's processes is killed with -9. Nobody
     hangs, the others' data stay right, and when the tree is gone nothing of it is left."""
-    times = args.times or (1000 if args.full else 40)
+    times = args.times or 1000
     program = bench.reachable(args.probes / "probe_fork", "nobody")
     script = (f'i=0; while [ $i -lt 100000 ]; do "{program}" --child work $i & "{program}" --child work $((i+1)); wait; '
               f'i=$((i+2)); done; exit 0')
