@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "base/raw_syscall.h"
+#include "swap/io_ring.h"
 
 namespace enchilada {
 namespace {
@@ -47,8 +48,8 @@ std::span<IoSlice> advance(std::span<IoSlice> slices, std::uint64_t done) {
 
 }  // namespace
 
-FileSwapDevice::FileSwapDevice(int fd, ByteCount offset, PageCount size, Reopen reopen)
-    : fd_(fd), offset_(offset.value()), size_(size), reopen_(reopen) {
+FileSwapDevice::FileSwapDevice(int fd, ByteCount offset, PageCount size, Reopen reopen, IoRings* rings)
+    : fd_(fd), offset_(offset.value()), size_(size), reopen_(reopen), rings_(rings) {
   CHECK(offset.value() % kPageSize == 0, offset.value());
 }
 
@@ -57,6 +58,19 @@ IoResult FileSwapDevice::read(std::uint64_t first, std::span<const IoSlice> to) 
 }
 IoResult FileSwapDevice::write(std::uint64_t first, std::span<const IoSlice> from) {
   return transfer(true, first, from);
+}
+
+/// Whatever does not go through a ring at once is read again the plain way, which knows what to do about it.
+IoResult FileSwapDevice::read_while(std::uint64_t first, std::span<const IoSlice> to,
+                                    FunctionRef<void()> work) {
+  if (rings_ == nullptr || to.size() != 1 || !within(first, to, size_)) return read(first, to);
+  const IoRings::Pending pending =
+      rings_->begin(fd(), to.front().data, to.front().bytes, offset_ + first * kPageSize);
+  if (!pending) return read(first, to);
+  calls_.fetch_add(1, std::memory_order_relaxed);
+  work();
+  const long bytes = rings_->finish(pending);
+  return bytes == static_cast<long>(to.front().bytes) ? IoResult::kOk : read(first, to);
 }
 
 IoResult FileSwapDevice::transfer(bool writing, std::uint64_t first, std::span<const IoSlice> slices) {

@@ -10,9 +10,12 @@
 #include <cstdint>
 #include <span>
 
+#include "base/function_ref.h"
 #include "base/units.h"
 
 namespace enchilada {
+
+class IoRings;
 
 enum class [[nodiscard]] IoResult : std::uint8_t{
     kOk,
@@ -34,6 +37,11 @@ class SwapDevice {
   /// Reads the blocks from `first` on into the slices; the slices' bytes add up to whole pages.
   virtual IoResult read(std::uint64_t first, std::span<const IoSlice> to) = 0;
   virtual IoResult write(std::uint64_t first, std::span<const IoSlice> from) = 0;
+  /// The same as read(); may call work() once while the blocks are under way.
+  virtual IoResult read_while(std::uint64_t first, std::span<const IoSlice> to,
+                              FunctionRef<void()> /*work*/) {
+    return read(first, to);
+  }
 
   IoResult read(std::uint64_t first, std::byte* to, PageCount count) {
     const IoSlice slice{to, to_bytes(count).value()};
@@ -55,13 +63,16 @@ class FileSwapDevice final : public SwapDevice {
     void* context;
   };
   /// Blocks lie in the file from `offset` (page-aligned) on. The descriptor stays the caller's.
-  FileSwapDevice(int fd, ByteCount offset, PageCount size, Reopen reopen = {nullptr, nullptr});
+  /// `rings` lets reads go on beside other work; without them they do not.
+  FileSwapDevice(int fd, ByteCount offset, PageCount size, Reopen reopen = {nullptr, nullptr},
+                 IoRings* rings = nullptr);
 
   using SwapDevice::read;
   using SwapDevice::write;
   [[nodiscard]] PageCount size() const override { return size_; }
   IoResult read(std::uint64_t first, std::span<const IoSlice> to) override;
   IoResult write(std::uint64_t first, std::span<const IoSlice> from) override;
+  IoResult read_while(std::uint64_t first, std::span<const IoSlice> to, FunctionRef<void()> work) override;
   [[nodiscard]] int fd() const { return fd_.load(std::memory_order_relaxed); }
   /// System calls made so far.
   [[nodiscard]] std::uint64_t calls() const { return calls_.load(std::memory_order_relaxed); }
@@ -75,6 +86,7 @@ class FileSwapDevice final : public SwapDevice {
   std::uint64_t offset_;
   PageCount size_;
   Reopen reopen_;
+  IoRings* rings_;
   std::atomic<std::uint64_t> calls_{0};
 };
 

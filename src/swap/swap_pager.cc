@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -364,8 +365,14 @@ void SwapPager::put(std::span<PutRequest> requests) {
 class SwapPager::GetCluster {
  public:
   GetCluster(SwapPager& pager, const PagerHandle& handle, PageIndex first,
-             std::span<const FrameNumber> frames)
-      : pager_(pager), handle_(handle), first_(first), frames_(frames), lease_(pager), bounce_(*lease_) {}
+             std::span<const FrameNumber> frames, const FunctionRef<void()>* work)
+      : pager_(pager),
+        handle_(handle),
+        first_(first),
+        frames_(frames),
+        work_(work),
+        lease_(pager),
+        bounce_(*lease_) {}
 
   PagerReturn run() {
     if (!look_up()) return PagerReturn::kFail;
@@ -403,7 +410,7 @@ class SwapPager::GetCluster {
     std::uint64_t device_block = 0;
     SwapDevice* device = pager_.device_of(block, &device_block);
     CHECK(device != nullptr, block.value());
-    if (device->read(device_block, slot(at), PageCount{n}) != IoResult::kOk) {
+    if (read(*device, device_block, slot(at), PageCount{n}) != IoResult::kOk) {
       count(pager_.stats_.read_errors);
       count(pager_.counters_.io_errors);
       pager_.damaged(SwapDamage::Kind::kReadFailed, first_ + PageCount{at}, block);
@@ -414,6 +421,17 @@ class SwapPager::GetCluster {
     bool good = true;
     for (std::size_t i = at; i < at + n; ++i) good = verify(i) && good;
     return good;
+  }
+
+  IoResult read(SwapDevice& device, std::uint64_t block, std::byte* to, PageCount n) {
+    const FunctionRef<void()>* const work = std::exchange(work_, nullptr);
+    if (work == nullptr || pager_.buffer_count_ < 2 || pager_.working_.exchange(true)) {
+      return device.read(block, to, n);
+    }
+    const IoSlice slice{to, to_bytes(n).value()};
+    const IoResult result = device.read_while(block, {&slice, 1}, *work);
+    pager_.working_.store(false);
+    return result;
   }
 
   bool verify(std::size_t i) {
@@ -445,15 +463,28 @@ class SwapPager::GetCluster {
   const PagerHandle& handle_;
   PageIndex first_;
   std::span<const FrameNumber> frames_;
+  const FunctionRef<void()>* work_;  // not done yet
   BounceLease lease_;
   Bounce& bounce_;
 };
 
 PagerReturn SwapPager::get_pages(PagerHandle& handle, PageIndex first, std::span<const FrameNumber> frames) {
+  return get(handle, first, frames, nullptr);
+}
+
+PagerReturn SwapPager::get_pages_while(PagerHandle& handle, PageIndex first,
+                                       std::span<const FrameNumber> frames, FunctionRef<void()> work) {
+  return get(handle, first, frames, &work);
+}
+
+PagerReturn SwapPager::get(PagerHandle& handle, PageIndex first, std::span<const FrameNumber> frames,
+                           const FunctionRef<void()>* work) {
   if (!ready()) return PagerReturn::kFail;
   for (std::size_t at = 0; at < frames.size(); at += kClusterPages) {
     const std::size_t n = std::min(kClusterPages, frames.size() - at);
-    const PagerReturn result = GetCluster(*this, handle, first + PageCount{at}, frames.subspan(at, n)).run();
+    const PagerReturn result =
+        GetCluster(*this, handle, first + PageCount{at}, frames.subspan(at, n), at == 0 ? work : nullptr)
+            .run();
     if (result != PagerReturn::kOk) return result;
   }
   return PagerReturn::kOk;

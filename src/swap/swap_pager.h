@@ -78,6 +78,8 @@ class SwapPager final : public Pager {
   [[nodiscard]] PagerRun has_page(const PagerHandle& handle, PageIndex index, PageCount max_before,
                                   PageCount max_after) override;
   PagerReturn get_pages(PagerHandle& handle, PageIndex first, std::span<const FrameNumber> frames) override;
+  PagerReturn get_pages_while(PagerHandle& handle, PageIndex first, std::span<const FrameNumber> frames,
+                              FunctionRef<void()> work) override;
   void put(std::span<PutRequest> requests) override;
   void forget(PagerHandle& handle, PageIndex first, PageCount count) override;
   void forget_all(PagerHandle& handle) override;
@@ -115,6 +117,8 @@ class SwapPager final : public Pager {
   void take_buffers(Arena& arena, unsigned wanted);
   [[nodiscard]] SwapDevice* device_of(SwapBlock block, std::uint64_t* device_block) const;
   [[nodiscard]] bool follows(SwapBlock a, SwapBlock b) const;
+  PagerReturn get(PagerHandle& handle, PageIndex first, std::span<const FrameNumber> frames,
+                  const FunctionRef<void()>* work);
   void damaged(SwapDamage::Kind kind, PageIndex index, SwapBlock block);
   void add_pages(PagerHandle& handle, std::int64_t change) REQUIRES(meta_lock_);
   void forget_range(PagerHandle& handle, PageIndex first, PageIndex last) REQUIRES(meta_lock_);
@@ -144,6 +148,9 @@ class SwapPager final : public Pager {
   std::atomic<std::uint32_t> free_buffers_{0};  // bit i: buffer i is free; waiters sleep on the word
   std::atomic<std::uint32_t> buffer_waiters_{0};
   bool quiesced_ = false;
+  // Somebody works during a read. Only one at a time: work may need a second buffer, and those who wait for
+  // one while they hold another must not wait for each other.
+  std::atomic<bool> working_{false};
   mutable std::atomic<bool> nearly_full_{false};
   std::uint64_t low_water_;
   std::uint64_t high_water_;

@@ -11,6 +11,7 @@
 #include <algorithm>
 
 #include "vm/vm_fault_state.h"
+#include "vm/vm_pageout.h"
 #include "vm/vm_pagequeue.h"
 #include "vm/vm_phys.h"
 
@@ -128,7 +129,9 @@ bool FaultState::read_pages() {
   Pager& pager = system_.swap();
   if (!did_io_) count(c.io_faults);
   did_io_ = true;
-  PagerReturn verdict = pager.get_pages(io_.object->swap, io_.first, io_.all());
+  // The frames that this fault has used up are replaced while the device is at work.
+  PagerReturn verdict = pager.get_pages_while(io_.object->swap, io_.first, io_.all(),
+                                              [this] { system_.daemon().work_ahead(); });
   if (verdict != PagerReturn::kOk && io_.count > 1) {
     discard_from_io(io_.pos + 1, io_.count);
     discard_from_io(0, io_.pos);

@@ -68,7 +68,8 @@ void PageDaemon::let_go(Batch& batch) {
 /// One write's worth of laundry: clusters of neighbours around its oldest pages, from any objects.
 void PageDaemon::launder(Run& run) {
   Batch batch;
-  while (batch.n < batch.frames.size() && (batch.n == 0 || run.gained + batch.n < run.goal)) {
+  // A whole write's worth, whatever the run wants: what is too much waits on the cache queue.
+  while (batch.n < batch.frames.size()) {
     FrameNumber head;
     if (system_.queues().take(PageQueue::kLaundry, {&head, 1}, &run.busy) == 0) break;
     ++run.looked;

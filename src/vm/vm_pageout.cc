@@ -32,13 +32,25 @@ bool PageDaemon::reclaim(PageCount at_least) {
   return run.gained > 0;
 }
 
+void PageDaemon::work_ahead() {
+  const std::uint64_t target = system_.free_target();
+  const std::uint64_t free = system_.free_frames().free_count();
+  if (free >= target || !run_lock_.try_lock()) return;
+  Run run;
+  run.goal = std::min<std::uint64_t>(target - free, kAhead);
+  run.batch = kAhead;
+  run.ahead = true;
+  run_until(run);
+  run_lock_.unlock();
+}
+
 /// Steps until the goal is reached, the work would be too much for what it brings, or nothing is left to try.
 void PageDaemon::run_until(Run& run) {
   PageQueues& q = system_.queues();
   const std::uint64_t pages =
       q.length(PageQueue::kActive) + q.length(PageQueue::kInactive) + q.length(PageQueue::kLaundry);
   // Without any gain: every page twice, and enough steps for the pressure to rise to the top.
-  run.last_resort = 2 * pages + kActMax * kBatch;
+  run.last_resort = run.ahead ? 4 * kAhead : 2 * pages + kActMax * kBatch;
   while (run.gained < run.goal && step(run)) {
     const bool patient = run.gained == 0 || run.exhaustive;
     // Busy pages count, too: their holders may be waiting for this very run to end.
@@ -67,7 +79,7 @@ bool PageDaemon::step(Run& run) {
   PageQueues& q = system_.queues();
   const std::uint64_t looked = run.looked;
   const std::uint64_t busy = run.busy;
-  const std::uint64_t active_budget = std::max<std::uint64_t>(2 * run.goal, 2 * kBatch);
+  const std::uint64_t active_budget = run.ahead ? run.batch : std::max<std::uint64_t>(2 * run.goal, 2 * kBatch);
   while (waiting() < waiting_target() && run.active_looked < active_budget) {
     const std::uint64_t before = run.active_looked;
     scan_active_step(run);
@@ -78,7 +90,8 @@ bool PageDaemon::step(Run& run) {
   if (q.length(PageQueue::kCache) > 0) free_cache(run);
   if (run.gained >= run.goal) return true;
   if (q.length(PageQueue::kInactive) > 0) scan_inactive(run);
-  if (run.gained < run.goal && q.length(PageQueue::kLaundry) > 0) launder(run);
+  const std::uint64_t enough = run.ahead ? kLaunder : 1;
+  if (run.gained < run.goal && q.length(PageQueue::kLaundry) >= enough) launder(run);
   return run.looked != looked || run.busy != busy;
 }
 

@@ -31,6 +31,10 @@ class PageDaemon {
  public:
   /// Pages of one scan step.
   static constexpr std::size_t kBatch = 32;
+  /// Pages of a scan step, and frames to gain, while a device is at work: as much as one read takes.
+  static constexpr std::size_t kAhead = 8;
+  /// Dirty pages that make a write worth while if nobody waits for it.
+  static constexpr std::size_t kLaunder = 64;
   /// Frames that one run tries to gain at most.
   static constexpr std::uint64_t kGoal = 64;
   /// Pages that a run looks at at most once it has gained anything.
@@ -45,6 +49,9 @@ class PageDaemon {
   /// the caller.
   /// at_least: how many free frames the caller would like to see, if that is more than the target.
   bool reclaim(PageCount at_least = PageCount{0});
+  /// A small run if free frames are below the target and nobody runs already: for a thread that has nothing to do until
+  /// a device answers.
+  void work_ahead();
   /// After reclaim() has said false: was something only busy just now, so that trying again later may help?
   [[nodiscard]] bool worth_waiting() const { return transient_.load(std::memory_order_relaxed); }
 

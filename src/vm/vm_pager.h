@@ -9,6 +9,7 @@
 
 #include <span>
 
+#include "base/function_ref.h"
 #include "vm/vm_types.h"
 
 namespace enchilada {
@@ -48,6 +49,13 @@ class Pager {
   /// Checks integrity where it can: damaged data is kError. The copy in the store is kept.
   virtual PagerReturn get_pages(PagerHandle& handle, PageIndex first,
                                 std::span<const FrameNumber> frames) = 0;
+
+  /// The same; may call work() once while the device reads, with no lock of the pager held. work() may use
+  /// the pager.
+  virtual PagerReturn get_pages_while(PagerHandle& handle, PageIndex first,
+                                      std::span<const FrameNumber> frames, FunctionRef<void()> /*work*/) {
+    return get_pages(handle, first, frames);
+  }
 
   /// Writes pages, of any objects and places, in as few writes as it can; each request's verdict says what
   /// became of it (kOk, kClean, kFail, kError). A failed page keeps no store copy newer than the frame.

@@ -3,8 +3,12 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <thread>
+
+#include "swap/io_ring.h"
 #include "swap_test_support.h"
 
 namespace enchilada {
@@ -95,6 +99,114 @@ TEST(FileSwapDevice, FullDiskIsNoSpace) {
   SharedMemory buffer(kPageSize);
   EXPECT_EQ(device.write(0, buffer.data(), PageCount{1}), IoResult::kNoSpace);
   close(fd);
+}
+
+// ---- Reads beside other work ----
+
+/// A file of 64 pages with a pattern, read through rings.
+struct RingRig {
+  RingRig() {
+    pattern(contents.span(), 9);
+    EXPECT_EQ(device.write(0, contents.data(), PageCount{64}), IoResult::kOk);
+  }
+  /// Reads a page; returns whether it was right, and adds to `worked` if the work was done meanwhile.
+  bool page_is_right(std::uint64_t page, int* worked) {
+    SharedMemory to(kPageSize);
+    const IoSlice slice{to.data(), kPageSize};
+    return device.read_while(page, {&slice, 1}, [&] { ++*worked; }) == IoResult::kOk &&
+           std::memcmp(to.data(), contents.data() + page * kPageSize, kPageSize) == 0;
+  }
+  TempFile file;
+  SharedMemory contents{64 * kPageSize};
+  IoRings rings{{}};
+  FileSwapDevice device{file.fd, ByteCount{0}, PageCount{64}, {nullptr, nullptr}, &rings};
+};
+
+bool rings_work_here() {
+  RingRig rig;
+  int worked = 0;
+  return rig.page_is_right(0, &worked) && worked == 1;
+}
+
+int close_all_rings() {
+  int closed = 0;
+  for (int fd = 3; fd < 1024; ++fd) {
+    char name[64];
+    char target[64] = {};
+    std::snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
+    if (readlink(name, target, sizeof target - 1) > 0 && std::strstr(target, "io_uring") != nullptr) {
+      close(fd);
+      ++closed;
+    }
+  }
+  return closed;
+}
+
+TEST(ReadWhile, DoesTheWorkOnceAndReadsRight) {
+  if (!rings_work_here()) GTEST_SKIP() << "no io_uring here";
+  RingRig rig;
+  int worked = 0;
+  for (std::uint64_t page = 0; page < 64; ++page) EXPECT_TRUE(rig.page_is_right(page, &worked)) << page;
+  EXPECT_EQ(worked, 64);
+  SharedMemory to(kPageSize);
+  const IoSlice slice{to.data(), kPageSize};
+  EXPECT_EQ(rig.device.read_while(64, {&slice, 1}, [] {}), IoResult::kError) << "beyond the end";
+}
+
+TEST(ReadWhile, ManyThreadsShareFewRings) {
+  RingRig rig;
+  std::atomic<int> wrong{0};
+  std::vector<std::thread> threads;
+  for (unsigned t = 0; t < 8; ++t) {
+    threads.emplace_back([&, t] {
+      int worked = 0;
+      for (std::uint64_t i = 0; i < 400; ++i) wrong += rig.page_is_right((i * 7 + t) % 64, &worked) ? 0 : 1;
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(wrong.load(), 0);
+}
+
+TEST(ReadWhile, AForkedChildMakesRingsOfItsOwn) {
+  if (!rings_work_here()) GTEST_SKIP() << "no io_uring here";
+  RingRig rig;
+  int worked = 0;
+  ASSERT_TRUE(rig.page_is_right(1, &worked));
+  const pid_t child = fork();
+  if (child == 0) {
+    rig.rings.forget_after_fork();
+    int mine = 0;
+    bool good = true;
+    for (std::uint64_t page = 0; page < 64; ++page) good = rig.page_is_right(page, &mine) && good;
+    _exit(good && mine == 64 ? 0 : 1);
+  }
+  for (std::uint64_t page = 0; page < 64; ++page) EXPECT_TRUE(rig.page_is_right(page, &worked));
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+  EXPECT_EQ(worked, 65);
+}
+
+TEST(ReadWhile, AChildThatSharesMemoryMakesNoRings) {
+  if (!rings_work_here()) GTEST_SKIP() << "no io_uring here";
+  RingRig rig;
+  int worked = 0;
+  const pid_t child = vfork();
+  if (child == 0) _exit(rig.page_is_right(3, &worked) && worked == 0 ? 0 : 1);
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+  for (std::uint64_t page = 0; page < 64; ++page) EXPECT_TRUE(rig.page_is_right(page, &worked));
+  EXPECT_EQ(worked, 64);
+}
+
+TEST(ReadWhile, GoesOnWithoutRingsWhenSomebodyClosesTheirDescriptors) {
+  if (!rings_work_here()) GTEST_SKIP() << "no io_uring here";
+  RingRig rig;
+  int worked = 0;
+  ASSERT_TRUE(rig.page_is_right(1, &worked));
+  ASSERT_GT(close_all_rings(), 0);
+  for (std::uint64_t page = 0; page < 64; ++page) EXPECT_TRUE(rig.page_is_right(page, &worked));
 }
 
 TEST(FaultInjectingSwapDevice, DoesWhatItIsTold) {

@@ -114,6 +114,29 @@ TEST_P(Daemon, AReclaimRunIsBounded) {
   EXPECT_LE(most, 1200u);  // the first run also has to age pages that are all equally new
 }
 
+TEST_P(Daemon, WorkAheadIsLittleWorkAndNoneWithoutShortage) {
+  FakeMachine m(options(GetParam(), 4096));
+  auto map = m.make_map();
+  const VirtAddr base = m.map_pages(*map, 6000);
+  m.system->daemon().work_ahead();
+  EXPECT_EQ(get(m.counters.pdpages), 0u);
+  for (std::uint64_t i = 0; i < 6000; ++i) (void)m.write(*map, m.page(base, i), i);
+  VmPhys& frames = m.system->free_frames();
+  std::uint64_t gained = 0;
+  std::array<FrameNumber, 16> taken;
+  for (int round = 0; round < 200; ++round) {
+    const std::size_t n = frames.allocate(taken);  // as faults would
+    const std::uint64_t free = frames.free_count();
+    const std::uint64_t before = get(m.counters.pdpages);
+    m.system->daemon().work_ahead();
+    EXPECT_LE(get(m.counters.pdpages) - before, 6 * PageDaemon::kAhead + 2 * PageDaemon::kLaunder);
+    EXPECT_LE(frames.free_count(), free + PageDaemon::kAhead + PageDaemon::kLaunder);
+    gained += frames.free_count() - free;
+    frames.free({taken.data(), n});
+  }
+  EXPECT_GT(gained, 0u);
+}
+
 TEST_P(Daemon, HotPagesStayColdPagesGo) {
   FakeMachine m(options(GetParam(), 512));
   auto map = m.make_map();

@@ -39,6 +39,7 @@ Place<Arena> arena_place;
 Place<TreeRamBudget> budget_place;
 Place<HostClock> clock_place;
 Place<TreeSwap> tree_swap_place;
+Place<IoRings> rings_place;
 Place<FileSwapDevice> swap_device_places[kMaxSwapFiles];
 Place<SwapPager> pager_place;
 
@@ -157,11 +158,17 @@ void Live::join_swap() {
   if (claimed != TreeStatus::kOk) give_up({"cannot start one more process: ", describe(claimed)});
   tree_swap_->sign();
   const TreeConfig& config = tree_.config();
+  IoRings::Config ring;
+  ring.lowest_descriptor = config.swap_files[0].descriptor;
+  ring.call = [](long nr, long a, long b, long c, long d, long e, long f) noexcept {
+    return window_syscall(nr, a, b, c, d, e, f);  // the filter lets nobody else make a ring
+  };
+  rings_ = rings_place.make(ring);
   for (unsigned i = 0; i < config.swap_file_count; ++i) {
     swap_contexts[i] = {&tree_, i};
-    swap_devices_[i] = swap_device_places[i].make(config.swap_files[i].descriptor, ByteCount{0},
-                                                  PageCount{config.swap_files[i].blocks},
-                                                  FileSwapDevice::Reopen{reopen_swap, &swap_contexts[i]});
+    swap_devices_[i] = swap_device_places[i].make(
+        config.swap_files[i].descriptor, ByteCount{0}, PageCount{config.swap_files[i].blocks},
+        FileSwapDevice::Reopen{reopen_swap, &swap_contexts[i]}, rings_);
   }
 }
 
@@ -252,6 +259,7 @@ void Live::out_of_memory() {
 void Live::become_child(ProcessSlot slot) {
   pid_ = own_pid();
   tree_swap_->sign();
+  rings_->forget_after_fork();
   pager_->on_process_fork_child(slot.value());
   // Sums start at zero in the child's own set; levels go on from the parent's.
   VmCounters& after = tree_.counters();

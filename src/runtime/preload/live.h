@@ -18,6 +18,7 @@
 #include "runtime/tree/process_tree.h"
 #include "runtime/tree/tree_ram_budget.h"
 #include "runtime/tree/tree_swap.h"
+#include "swap/io_ring.h"
 #include "swap/swap_device.h"
 #include "swap/swap_pager.h"
 #include "swap/swap_space.h"
@@ -93,6 +94,7 @@ class Live {
   HostClock* clock_ = nullptr;
   HostMachine* host_ = nullptr;
   TreeSwap* tree_swap_ = nullptr;
+  IoRings* rings_ = nullptr;
   SwapDevice* swap_devices_[kMaxSwapFiles] = {};
   SwapPager* pager_ = nullptr;
   VmSystem* system_ = nullptr;

@@ -39,7 +39,8 @@ class FilterBuilder {
     load(offsetof(seccomp_data, nr));
     // Rings bypass every check here; programs fall back to ordinary calls.
     branch(kJumpEqual, SYS_io_uring_setup, 1, 0);
-    branch(kJumpEqual, SYS_io_setup, 0, 1);
+    branch(kJumpEqual, SYS_io_setup, 0, 7);
+    pass_gadget();
     op(kReturn, SECCOMP_RET_ERRNO | ENOSYS);
     find_ranges();
     tree(0, ranges_);

@@ -1,0 +1,64 @@
+// IoRings: reads that go on while the thread that asked for them does something else, by io_uring (liburing).
+//
+// Invariants: a ring has one user at a time, from begin() to finish(), so whoever waits finds its own answer;
+// a process never touches a ring of another: fork does not pass them on (forget_after_fork()), and a vfork
+// child, which has our memory but descriptors of its own, goes without. Nothing allocates, and whatever fails
+// makes begin() answer "no": the caller then reads without a ring.
+#pragma once
+
+#include <liburing.h>
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+namespace enchilada {
+
+class IoRings {
+ public:
+  using Syscall = long (*)(long nr, long a, long b, long c, long d, long e, long f) noexcept;
+  struct Config {
+    Syscall call = nullptr;     // how io_uring_setup is called; nullptr: as usual
+    int lowest_descriptor = 0;  // descriptors of ours have numbers from here on
+  };
+  /// A read that is under way.
+  class Pending {
+   public:
+    explicit operator bool() const { return number_ >= 0; }
+
+   private:
+    friend class IoRings;
+    int number_ = -1;
+  };
+
+  explicit IoRings(Config config);
+  IoRings(const IoRings&) = delete;
+  IoRings& operator=(const IoRings&) = delete;
+
+  /// Starts reading `bytes` at `offset`. The buffer and the file stay the kernel's until finish(). False: no
+  /// ring is free, or there are none here.
+  [[nodiscard]] Pending begin(int fd, std::byte* to, std::size_t bytes, std::uint64_t offset);
+  /// Waits; bytes read, or -errno.
+  [[nodiscard]] long finish(Pending read);
+  /// In the child of a process fork, where the parent's rings do not exist: makes new ones when they are
+  /// needed.
+  void forget_after_fork();
+
+ private:
+  enum class State : std::uint8_t { kUnmade, kFree, kBusy, kBroken };
+  struct Ring {
+    std::atomic<State> state{State::kUnmade};
+    io_uring ring{};
+  };
+  static constexpr unsigned kRings = 4;  // threads that read at once with a ring; the others read without
+
+  [[nodiscard]] bool claim(Ring& ring);
+  [[nodiscard]] bool make(Ring& ring) const;
+
+  Config config_;
+  long owner_;  // process
+  std::array<Ring, kRings> rings_{};
+};
+
+}  // namespace enchilada
