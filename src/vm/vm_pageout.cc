@@ -79,7 +79,8 @@ bool PageDaemon::step(Run& run) {
   PageQueues& q = system_.queues();
   const std::uint64_t looked = run.looked;
   const std::uint64_t busy = run.busy;
-  const std::uint64_t active_budget = run.ahead ? run.batch : std::max<std::uint64_t>(2 * run.goal, 2 * kBatch);
+  const std::uint64_t active_budget =
+      run.ahead ? run.batch : std::max<std::uint64_t>(2 * run.goal, 2 * kBatch);
   while (waiting() < waiting_target() && run.active_looked < active_budget) {
     const std::uint64_t before = run.active_looked;
     scan_active_step(run);

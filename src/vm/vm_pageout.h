@@ -49,8 +49,8 @@ class PageDaemon {
   /// the caller.
   /// at_least: how many free frames the caller would like to see, if that is more than the target.
   bool reclaim(PageCount at_least = PageCount{0});
-  /// A small run if free frames are below the target and nobody runs already: for a thread that has nothing to do until
-  /// a device answers.
+  /// A small run if free frames are below the target and nobody runs already: for a thread that has nothing
+  /// to do until a device answers.
   void work_ahead();
   /// After reclaim() has said false: was something only busy just now, so that trying again later may help?
   [[nodiscard]] bool worth_waiting() const { return transient_.load(std::memory_order_relaxed); }
