@@ -60,8 +60,11 @@ def kill(pid, number=signal.SIGKILL):
 def one_tree(generator, kills, stats):
     run = subprocess.Popen([ENCHILADA, "run", "-q", "--ram", "32M", "--stats", stats, "--", "perl", "-e", PROGRAM],
                            stdout=subprocess.DEVNULL, start_new_session=True)
-    time.sleep(0.3)
-    root = int(open(f"/proc/{run.pid}/task/{run.pid}/children").read().split()[0])
+    while not (children := open(f"/proc/{run.pid}/task/{run.pid}/children").read().split()):
+        time.sleep(0.01)
+        if run.poll() is not None:
+            sys.exit(f"seed {SEED}: the tree did not start: status {run.returncode}")
+    root = int(children[0])
     killed = 0
     while killed < kills:
         time.sleep(generator.random() * 0.1)

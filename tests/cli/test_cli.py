@@ -270,7 +270,7 @@ class Running(Case):
             self.assertEqual(run.returncode, 9)
 
     def test_interrupt_from_a_terminal_reaches_the_program_once(self):
-        script = "trap 'echo int' 2; echo up; sleep 0.3; sleep 0.3; sleep 0.3; echo done; exit 5"
+        script = "trap 'echo int; got=1' 2; echo up; until [ $got ]; do sleep 0.1; done; sleep 0.3; echo done; exit 5"
         pid, terminal = pty.fork()
         if pid == 0:
             os.execve(ENCHILADA, [ENCHILADA, "run", "--ram", "64M", "--", "sh", "-c", script], self.environment)

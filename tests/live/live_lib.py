@@ -3,6 +3,7 @@
 Standard library only. A run gets a folder of its own for TMPDIR and a mark in its environment, so that whatever it
 leaves behind (files, processes) is found.
 """
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -71,6 +72,21 @@ def marked_processes(mark):
     """Living processes whose environment at exec held our mark."""
     needle = f"{MARK}={mark}".encode()
     return [pid for pid in proc_pids() if needle in read_proc(pid, "environ").split(b"\0") and not is_zombie(pid)]
+
+
+def users_of(folder):
+    """Processes that have a file of this folder open, with or without a name: its space is in use until they close it."""
+    found = set()
+    start = str(pathlib.Path(folder).resolve()) + "/"
+    for pid in proc_pids():
+        try:
+            for entry in os.listdir(f"/proc/{pid}/fd"):
+                with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                    if os.readlink(f"/proc/{pid}/fd/{entry}").startswith(start):
+                        found.add(pid)
+        except OSError:
+            continue  # it has ended, or is another user's
+    return found
 
 
 def is_zombie(pid):

@@ -639,15 +639,17 @@ PROBE(killed_children_take_nothing_with_them) {
 }
 
 PROBE(parent_killed_child_goes_on) {
-  int ends[2];
-  EXPECT(pipe(ends) == 0);
+  int ends[2], life[2];
+  EXPECT(pipe(ends) == 0 && pipe(life) == 0);
   pid_t parent = fork();
   if (parent == 0) {
     char* p = heap(2 * ram());
     fill(p, 2 * ram(), 28);
     if (fork() == 0) {
-      usleep(60000);
-      bool good = first_wrong(p, 2 * ram(), 28) < 0;
+      close(life[1]);
+      char none;
+      bool good = read(life[0], &none, 1) == 0;  // when the parent, the last to hold the other end, is dead
+      good = good && first_wrong(p, 2 * ram(), 28) < 0;
       fill(p, 2 * ram(), 29);
       push_out();
       good = good && first_wrong(p, 2 * ram(), 29) < 0;
@@ -658,9 +660,10 @@ PROBE(parent_killed_child_goes_on) {
     (void)!write(ends[1], "r", 1);
     for (uint64_t n = 1;; n++) fill(p, 2 * ram(), n);
   }
+  EXPECT(close(life[1]) == 0);
   char ready = 0;
   EXPECT(read(ends[0], &ready, 1) == 1 && ready == 'r');
-  usleep(20000);
+  usleep(20000);  // in the middle of filling
   EXPECT(kill(parent, SIGKILL) == 0);
   EXPECT_EQ(waitpid(parent, nullptr, 0), parent);
   EXPECT(close(ends[1]) == 0);

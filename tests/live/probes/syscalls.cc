@@ -37,6 +37,7 @@
 #include <time.h>
 
 #include <algorithm>
+#include <atomic>
 #include <vector>
 
 #include "probe.h"
@@ -732,25 +733,39 @@ PROBE(stdio_with_heap_buffers) {
   EXPECT(!strcmp(formatted, "heap-42"));
 }
 
+/// Does this thread of ours sleep in system call `number` with `first` as its first argument?
+static bool sleeps_in_call(pid_t thread, long number, const void* first) {
+  const std::string path = "/proc/self/task/" + std::to_string(thread) + "/syscall";
+  char text[500] = {};
+  const int fd = open(path.c_str(), O_RDONLY);
+  EXPECT(fd >= 0 && read(fd, text, sizeof text - 1) > 0 && close(fd) == 0);
+  long seen = -1;
+  unsigned long argument = 0;
+  return sscanf(text, "%ld %lx", &seen, &argument) == 2 && seen == number &&
+         argument == reinterpret_cast<uintptr_t>(first);
+}
+
 PROBE(futex_words_on_the_heap) {
   static int* word;
+  static std::atomic<pid_t> sleeper;
   word = on_heap(int{0});
   pthread_t thread;
   for (int shared = 0; shared < 2; shared++) {
     static int wait_operation;
     wait_operation = shared ? FUTEX_WAIT : FUTEX_WAIT_PRIVATE;
     *word = 0;
+    sleeper = 0;
     EXPECT(pthread_create(
                &thread, nullptr,
                [](void*) -> void* {
+                 sleeper = gettid();
                  while (__atomic_load_n(word, __ATOMIC_ACQUIRE) == 0) {
-                   timespec limit{10, 0};
-                   syscall(SYS_futex, word, wait_operation, 0, &limit, nullptr, 0);
+                   syscall(SYS_futex, word, wait_operation, 0, nullptr, nullptr, 0);
                  }
                  return nullptr;
                },
                nullptr) == 0);
-    usleep(20000);
+    while (sleeper == 0 || !sleeps_in_call(sleeper, SYS_futex, word)) usleep(1000);
     push_out();  // the word leaves while a thread sleeps on it
     __atomic_store_n(word, 1, __ATOMIC_RELEASE);
     push_out();  // and is out when it is to be woken

@@ -216,6 +216,8 @@ TEST(ProcessTree, ChildOfADeadParentKeepsItsSlot) {
 
 TEST(ProcessTree, ExecOfAnUnmanagedProgramFreesTheSlot) {
   TestTree t(1000);
+  int pipe_ends[2];
+  ASSERT_EQ(pipe2(pipe_ends, O_CLOEXEC), 0);
   const pid_t child = spawn([&] {
     (void)t.tree.claim_slot();
     t.tree.set_live();
@@ -224,6 +226,10 @@ TEST(ProcessTree, ExecOfAnUnmanagedProgramFreesTheSlot) {
     execl("/bin/sleep", "sleep", "60", nullptr);
     return 1;
   });
+  close(pipe_ends[1]);
+  char byte;
+  EXPECT_EQ(read(pipe_ends[0], &byte, 1), 0);  // returns when exec closes the child's end: it has its frames
+  close(pipe_ends[0]);
   for (int i = 0; i < 500 && t.tree.available().value() != 1000; ++i) {
     (void)t.tree.recover_dead();
     usleep(10'000);
