@@ -2,6 +2,7 @@
 #include "cli/doctor.h"
 
 #include <fmt/format.h>
+#include <linux/io_uring.h>
 #include <linux/seccomp.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -70,6 +71,17 @@ void seccomp_line(Sheet* sheet) {
     sheet->line(Finding::kNote, "container",
                 "a seccomp filter is already in force here (container or sandbox)");
   }
+}
+
+void io_uring_line(Sheet* sheet) {
+  io_uring_params parameters{};
+  const long fd = syscall(SYS_io_uring_setup, 1, &parameters);
+  const int error = errno;
+  sheet->line(fd >= 0 ? Finding::kGood : Finding::kNote, "io_uring",
+              fd >= 0 ? "works: memory is reclaimed while a page is read"
+                      : fmt::format("refused ({}; see kernel.io_uring_disabled): reads wait; correct, slower",
+                                    std::strerror(error)));
+  if (fd >= 0) close(static_cast<int>(fd));
 }
 
 void memfd_line(Sheet* sheet) {
@@ -148,6 +160,7 @@ int doctor_command() {
   fmt::print("enchilada doctor\n");
   kernel_lines(probe_host_features(), &sheet);
   seccomp_line(&sheet);
+  io_uring_line(&sheet);
   memfd_line(&sheet);
   limit_lines(&sheet);
   memory_lines(&sheet);
