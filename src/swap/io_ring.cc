@@ -1,10 +1,7 @@
 // Rings of one entry each, made when first needed. Invariants: see io_ring.h.
 #include "swap/io_ring.h"
 
-#include <fcntl.h>
 #include <sys/syscall.h>
-
-#include "base/raw_syscall.h"
 
 namespace enchilada {
 namespace {
@@ -12,10 +9,6 @@ namespace {
 // How long a finisher looks before it sleeps: about what a solid-state disk takes. A halted CPU costs more to
 // wake (on a virtual machine 10 us and more) than the rest of the wait.
 constexpr unsigned kLooks = 3000;
-
-long direct_syscall(long nr, long a, long b, long c, long d, long e, long f) noexcept {
-  return raw_syscall(nr, a, b, c, d, e, f);
-}
 
 }  // namespace
 
@@ -31,16 +24,12 @@ bool IoRings::claim(Ring& ring) {
 }
 
 bool IoRings::make(Ring& ring) const {
-  const IoRings::Syscall call = config_.call != nullptr ? config_.call : direct_syscall;
   io_uring_params params{};
-  long fd = call(SYS_io_uring_setup, 1, reinterpret_cast<long>(&params), 0, 0, 0, 0);
+  const int fd =
+      raise_descriptor(config_.call(SYS_io_uring_setup, 1, reinterpret_cast<long>(&params), 0, 0, 0, 0),
+                       config_.lowest_descriptor);
   if (fd < 0) return false;
-  const long high = raw_syscall(SYS_fcntl, fd, F_DUPFD_CLOEXEC, config_.lowest_descriptor);
-  if (high >= 0) {
-    raw_syscall(SYS_close, fd);
-    fd = high;
-  }
-  if (io_uring_queue_mmap(static_cast<int>(fd), &params, &ring.ring) != 0) {
+  if (io_uring_queue_mmap(fd, &params, &ring.ring) != 0) {
     raw_syscall(SYS_close, fd);
     return false;
   }

@@ -13,14 +13,15 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "base/raw_syscall.h"
+
 namespace enchilada {
 
 class IoRings {
  public:
-  using Syscall = long (*)(long nr, long a, long b, long c, long d, long e, long f) noexcept;
   struct Config {
-    Syscall call = nullptr;     // how io_uring_setup is called; nullptr: as usual
-    int lowest_descriptor = 0;  // descriptors of ours have numbers from here on
+    SyscallFunction call = raw_syscall;  // makes the rings
+    int lowest_descriptor = 0;           // descriptors of ours have numbers from here on
   };
   /// A read that is under way.
   class Pending {

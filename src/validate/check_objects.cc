@@ -51,7 +51,7 @@ void check_references(const VmObject& object, const Seen& seen, Report& report) 
     report.add("object %p: ref_count %u, but %llu entries and %llu shadows", name_of(&object), object.refs(),
                number(seen.from_maps), number(seen.as_backing));
   }
-  if (object.pip.load() != 0) report.add("object %p: paging in progress at rest", name_of(&object));
+  if (object.paging()) report.add("object %p: paging in progress at rest", name_of(&object));
   if (object.dead()) report.add("object %p: dead, but still in the zone's list", name_of(&object));
 }
 

@@ -35,10 +35,16 @@ VmObject* VmObjectZone::allocate_anonymous(PageCount size) {
   return object;
 }
 
+void VmObject::await_paging() {
+  const std::uint32_t now = pip.fetch_or(kPagingAwaited, std::memory_order_acquire) | kPagingAwaited;
+  if (now >= kPagingOne) futex_wait(pip, now);
+}
+
 /// Makes a dead object ready for reuse. Its lock and its memory stay, so a late look at it harms nobody.
 void VmObjectZone::recycle(VmObject& object) {
   CHECK(object.pages.count() == 0 && object.shadow_count == 0 && object.backing == nullptr);
-  CHECK(object.pip.load(std::memory_order_acquire) == 0);
+  CHECK(!object.paging());
+  object.pip.store(0, std::memory_order_relaxed);
   system_.swap().forget_all(object.swap);
   object.swap = {};
   object.ref_count.store(0, std::memory_order_relaxed);
@@ -93,9 +99,9 @@ VmObject* VmObjectZone::terminate(VmObject& object) NO_THREAD_SAFETY_ANALYSIS {
   object.flags |= VmObject::kDead;
   VmObject* const backing = object.backing;
   if (backing != nullptr) detach(object);
-  for (std::uint32_t pip; (pip = object.pip.load(std::memory_order_acquire)) != 0;) {
+  while (object.paging()) {
     object.lock.unlock();
-    futex_wait(object.pip, pip);
+    object.await_paging();
     object.lock.lock();
   }
   free_all_pages(object);

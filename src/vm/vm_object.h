@@ -31,14 +31,18 @@ class VmObject {
   static constexpr std::uint32_t kDead = 2;
   /// A collapse into this object or of it is running (both locks are held throughout).
   static constexpr std::uint32_t kCollapsing = 4;
+  /// Of pip.
+  static constexpr std::uint32_t kPagingAwaited = 1, kPagingOne = 2;
 
   SharedMutex lock{LockRank::kObject};
   std::atomic<std::uint32_t> ref_count{0};  // to 1 or 0 only with the lock held
-  std::atomic<std::uint32_t> pip{0};  // paging in progress: up under the lock; the object cannot go away
-  std::uint32_t flags = 0;            // lock
-  PageCount size;                     // lock
-  VmRadix pages;                      // lock; pages.count() = resident pages
-  PagerHandle swap;                   // the pager's
+  // Paging in progress, up under the lock: the object cannot go away. kPagingOne each, and kPagingAwaited
+  // while somebody sleeps until there is none.
+  std::atomic<std::uint32_t> pip{0};
+  std::uint32_t flags = 0;  // lock
+  PageCount size;           // lock
+  VmRadix pages;            // lock; pages.count() = resident pages
+  PagerHandle swap;         // the pager's
 
   VmObject* backing = nullptr;     // lock
   PageCount backing_offset;        // lock; page i of this is page i + offset of backing
@@ -65,10 +69,17 @@ class VmObject {
   }
 
   /// Paging in progress; begin with the lock held, end without.
-  void begin_paging() { pip.fetch_add(1, std::memory_order_acquire); }
+  void begin_paging() { pip.fetch_add(kPagingOne, std::memory_order_acquire); }
   void end_paging() {
-    if (pip.fetch_sub(1, std::memory_order_release) == 1) futex_wake(pip, 1 << 30);
+    // Afterwards the object may be gone; its memory stays (a slab's), so waking at its address harms nobody.
+    if (pip.fetch_sub(kPagingOne, std::memory_order_release) == (kPagingOne | kPagingAwaited)) {
+      futex_wake(pip, 1 << 30);
+    }
   }
+  [[nodiscard]] bool paging() const { return pip.load(std::memory_order_acquire) >= kPagingOne; }
+  /// Sleeps while there is paging in progress, or returns early. For the only thread that still refers to the
+  /// object; without its lock.
+  void await_paging();
 };
 
 /// Makes, references and destroys objects; fork and collapse live here too. All calls may be made under a map

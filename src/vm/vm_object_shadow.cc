@@ -183,7 +183,7 @@ void VmObjectZone::maybe_collapse(VmObject& object) {
 /// Only `object` refers to `backing`: takes over all it has. Both locked. False: something is busy, try
 /// another time.
 bool VmObjectZone::merge_backing(VmObject& object, VmObject& backing) {
-  if (backing.pip.load(std::memory_order_acquire) != 0) return false;
+  if (backing.paging()) return false;
   object.flags |= VmObject::kCollapsing;
   backing.flags |= VmObject::kCollapsing;
   const bool moved = move_backing_pages(object, backing);

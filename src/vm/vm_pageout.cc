@@ -38,7 +38,6 @@ void PageDaemon::work_ahead() {
   if (free >= target || !run_lock_.try_lock()) return;
   Run run;
   run.goal = std::min<std::uint64_t>(target - free, kAhead);
-  run.batch = kAhead;
   run.ahead = true;
   run_until(run);
   run_lock_.unlock();
@@ -79,8 +78,7 @@ bool PageDaemon::step(Run& run) {
   PageQueues& q = system_.queues();
   const std::uint64_t looked = run.looked;
   const std::uint64_t busy = run.busy;
-  const std::uint64_t active_budget =
-      run.ahead ? run.batch : std::max<std::uint64_t>(2 * run.goal, 2 * kBatch);
+  const std::uint64_t active_budget = run.ahead ? kAhead : std::max<std::uint64_t>(2 * run.goal, 2 * kBatch);
   while (waiting() < waiting_target() && run.active_looked < active_budget) {
     const std::uint64_t before = run.active_looked;
     scan_active_step(run);

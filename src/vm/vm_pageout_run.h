@@ -14,10 +14,12 @@ struct PageDaemon::Run {
   std::uint64_t active_looked = 0;  // of these, on active
   std::uint64_t last_resort = 0;    // that bound while nothing was gained
   std::size_t busy = 0;             // pages that were busy or pinned: trying later may help
-  std::size_t batch = kBatch;       // pages of one scan step
   bool ahead = false;               // nobody waits for these frames: little work, and only whole writes
   bool exhaustive = false;          // the caller wants the goal, whatever it takes
   bool freeing_cache = false;       // the pages at hand come from the cache queue
+
+  /// Pages of one scan step.
+  [[nodiscard]] std::size_t batch() const { return ahead ? kAhead : kBatch; }
 };
 
 /// Pages that are unmapped and written together; all busy, on no queue. Their objects are kept by

@@ -77,7 +77,7 @@ void PageDaemon::drop_clean(std::span<const FrameNumber> frames, Run& run) {
 /// Inactive: referenced pages go back to active, dirty ones to the laundry, clean ones are freed.
 void PageDaemon::scan_inactive(Run& run) {
   std::array<FrameNumber, kBatch> batch;
-  std::size_t n = system_.queues().take(PageQueue::kInactive, {batch.data(), run.batch}, &run.busy);
+  std::size_t n = system_.queues().take(PageQueue::kInactive, {batch.data(), run.batch()}, &run.busy);
   run.looked += n;
   std::size_t idle = 0;
   for (std::size_t i = 0; i < n; ++i) {
@@ -195,7 +195,7 @@ std::size_t PageDaemon::scan_active(std::size_t pages) {
 void PageDaemon::scan_active_step(Run& run) {
   std::array<FrameNumber, kBatch> batch;
   std::array<FrameNumber, 64> victims;
-  const std::size_t n = system_.queues().take(PageQueue::kActive, {batch.data(), run.batch}, &run.busy);
+  const std::size_t n = system_.queues().take(PageQueue::kActive, {batch.data(), run.batch()}, &run.busy);
   run.looked += n;
   run.active_looked += n;
   // Every page was used since the last shortage, perhaps long ago: do not sweep all of memory for one frame.

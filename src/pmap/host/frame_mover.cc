@@ -35,19 +35,6 @@ void yield() {
   raw_syscall(SYS_sched_yield);
 }
 
-long direct_syscall(long nr, long a, long b, long c, long d, long e, long f) {
-  return raw_syscall(nr, a, b, c, d, e, f);
-}
-
-/// Moves a descriptor to a number >= lowest, close-on-exec.
-int raise_descriptor(long fd, int lowest) {
-  if (fd < 0 || fd >= lowest) return static_cast<int>(fd);
-  const long high = raw_syscall(SYS_fcntl, fd, F_DUPFD_CLOEXEC, lowest);
-  if (high < 0) return static_cast<int>(fd);
-  raw_syscall(SYS_close, fd);
-  return static_cast<int>(high);
-}
-
 void bump(std::atomic<std::uint64_t>& counter, std::uint64_t by = 1) {
   counter.fetch_add(by, std::memory_order_relaxed);
 }
@@ -84,7 +71,7 @@ FrameMover::FrameMover(const Setup& setup)
       pool_(setup.pool),
       zeros_(setup.zeros),
       use_move_(setup.use_move),
-      window_syscall_(setup.window_syscall != nullptr ? setup.window_syscall : direct_syscall),
+      window_syscall_(setup.window_syscall),
       slack_free_(setup.copy_slack) {}
 
 long FrameMover::register_range(VirtRange range, std::uint64_t mode) noexcept {

@@ -10,12 +10,10 @@
 #include <atomic>
 #include <cstdint>
 
+#include "base/raw_syscall.h"
 #include "base/units.h"
 
 namespace enchilada {
-
-/// Makes a system call; the kernel's answer: >= 0 or -errno.
-using WindowSyscall = long (*)(long nr, long a, long b, long c, long d, long e, long f);
 
 /// What the kernel was asked, since creation.
 struct MoverStats {
@@ -39,7 +37,7 @@ class FrameMover {
     const std::byte* zeros;  // kMaxRun pages, readable, never written
     bool use_move;
     std::uint64_t copy_slack;  // pages that may exist twice, all threads together
-    WindowSyscall window_syscall;
+    SyscallFunction window_syscall = raw_syscall;
   };
   explicit FrameMover(const Setup& setup);
   FrameMover(const FrameMover&) = delete;
@@ -82,7 +80,7 @@ class FrameMover {
   [[nodiscard]] int descriptor() const { return fd_; }
   [[nodiscard]] int pagemap() const { return pagemap_; }
   [[nodiscard]] MoverStats stats() const;
-  void set_window_syscall(WindowSyscall call) { window_syscall_ = call; }
+  void set_window_syscall(SyscallFunction call) { window_syscall_ = call; }
 
  private:
   struct Counters {
@@ -112,7 +110,7 @@ class FrameMover {
   VirtRange pool_;
   const std::byte* zeros_;
   bool use_move_;
-  WindowSyscall window_syscall_;
+  SyscallFunction window_syscall_;
   int fd_ = -1;
   int pagemap_ = -1;
   std::atomic<std::uint64_t> slack_free_;

@@ -58,8 +58,8 @@ struct HostConfig {
   HostTransport transport = HostTransport::kAuto;
   RamBudget* budget = nullptr;  // required; outlives the machine
   PinSet* pins = nullptr;       // may be null: nothing is ever pinned; outlives the machine
-  /// Makes the system calls whose argument registers are window addresses; null = directly.
-  WindowSyscall window_syscall = nullptr;
+  /// Makes the system calls whose argument registers are window addresses.
+  SyscallFunction window_syscall = raw_syscall;
   /// The machine's descriptors are moved to numbers >= this, out of the program's sight.
   int lowest_descriptor = 3;
 };
@@ -176,7 +176,7 @@ class HostMachine final : public PhysicalMemory, public PmapSystem {
   /// Descriptors that the program must not close; -1 = none.
   [[nodiscard]] std::array<int, 2> descriptors() const { return {mover_.descriptor(), mover_.pagemap()}; }
   void set_budget(RamBudget& budget) { budget_ = &budget; }
-  void set_window_syscall(WindowSyscall call) { mover_.set_window_syscall(call); }
+  void set_window_syscall(SyscallFunction call) { mover_.set_window_syscall(call); }
   /// Part of the window was covered by another mapping (a file, MAP_FIXED): makes it the window's own
   /// again, empty.
   [[nodiscard]] bool restore_window(VirtRange range) noexcept { return mover_.restore(range); }

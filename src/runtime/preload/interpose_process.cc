@@ -261,46 +261,9 @@ int refuse_descriptor() {
 }
 
 /// syscall(2) of what the engine answers itself. False: an ordinary call.
-bool emulated(long nr, const long* a, long* result) {
-  const auto u = [&](int i) { return static_cast<std::uint64_t>(a[i]); };
+bool emulated(long nr, const long (&a)[6], long* result) {
+  if (answer_memory_call(nr, a, result)) return true;
   switch (nr) {
-    case SYS_mmap:
-      *result =
-          call_mmap(u(0), u(1), static_cast<int>(a[2]), static_cast<int>(a[3]), static_cast<int>(a[4]), u(5));
-      return true;
-    case SYS_munmap:
-      *result = call_munmap(u(0), u(1));
-      return true;
-    case SYS_mprotect:
-      *result = call_mprotect(u(0), u(1), static_cast<int>(a[2]));
-      return true;
-    case SYS_madvise:
-      *result = call_madvise(u(0), u(1), static_cast<int>(a[2]));
-      return true;
-    case SYS_mremap:
-      *result = call_mremap(u(0), u(1), u(2), static_cast<int>(a[3]), u(4));
-      return true;
-    case SYS_mincore:
-      *result = call_mincore(u(0), u(1), reinterpret_cast<unsigned char*>(a[2]));
-      return true;
-    case SYS_mlock:
-      *result = call_mlock(u(0), u(1));
-      return true;
-    case SYS_munlock:
-      *result = call_munlock(u(0), u(1));
-      return true;
-    case SYS_mlockall:
-      *result = call_mlockall(static_cast<int>(a[0]));
-      return true;
-    case SYS_munlockall:
-      *result = call_munlockall();
-      return true;
-    case SYS_msync:
-      *result = call_msync(u(0), u(1), static_cast<int>(a[2]));
-      return true;
-    case SYS_brk:
-      *result = static_cast<long>(call_brk(u(0)));
-      return true;
     case SYS_rt_sigprocmask:
       *result = call_sigprocmask(static_cast<int>(a[0]), reinterpret_cast<const std::uint64_t*>(a[1]),
                                  reinterpret_cast<std::uint64_t*>(a[2]));
@@ -318,9 +281,7 @@ bool emulated(long nr, const long* a, long* result) {
       return true;
     case SYS_clone:
       if ((a[0] & CLONE_VM) != 0) return false;
-      *result = announced([flags = a[0], stack = a[1], parent = a[2], child = a[3], tls = a[4]] {
-        return raw_syscall(SYS_clone, flags, stack, parent, child, tls);
-      });
+      *result = announced([&a] { return raw_syscall(SYS_clone, a[0], a[1], a[2], a[3], a[4]); });
       return true;
     case SYS_close:
       if (!engine_descriptor(static_cast<int>(a[0]))) return false;

@@ -160,9 +160,7 @@ void Live::join_swap() {
   const TreeConfig& config = tree_.config();
   IoRings::Config ring;
   ring.lowest_descriptor = config.swap_files[0].descriptor;
-  ring.call = [](long nr, long a, long b, long c, long d, long e, long f) noexcept {
-    return window_syscall(nr, a, b, c, d, e, f);  // the filter lets nobody else make a ring
-  };
+  ring.call = window_syscall;  // the filter lets nobody else make a ring
   rings_ = rings_place.make(ring);
   for (unsigned i = 0; i < config.swap_file_count; ++i) {
     swap_contexts[i] = {&tree_, i};
@@ -184,9 +182,7 @@ void Live::make_machine() {
                                                                 : HostTransport::kAuto;
   host.budget = budget_;
   host.pins = &pin_set();
-  host.window_syscall = [](long nr, long a, long b, long c, long d, long e, long f) noexcept {
-    return window_syscall(nr, a, b, c, d, e, f);
-  };
+  host.window_syscall = window_syscall;
   host.lowest_descriptor = config.swap_files[0].descriptor;
   const auto made = HostMachine::create(host);
   if (!made.ok()) {

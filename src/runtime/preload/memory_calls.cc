@@ -458,4 +458,50 @@ std::uint64_t call_brk(std::uint64_t wanted) {
   return wanted;
 }
 
+bool answer_memory_call(long nr, const long (&args)[6], long* result) {
+  const auto word = [&args](int i) { return static_cast<std::uint64_t>(args[i]); };
+  const auto number = [&args](int i) { return static_cast<int>(args[i]); };
+  switch (nr) {
+    case SYS_mmap:
+      *result = call_mmap(word(0), word(1), number(2), number(3), number(4), word(5));
+      return true;
+    case SYS_munmap:
+      *result = call_munmap(word(0), word(1));
+      return true;
+    case SYS_mprotect:
+      *result = call_mprotect(word(0), word(1), number(2));
+      return true;
+    case SYS_madvise:
+      *result = call_madvise(word(0), word(1), number(2));
+      return true;
+    case SYS_mremap:
+      *result = call_mremap(word(0), word(1), word(2), number(3), word(4));
+      return true;
+    case SYS_mincore:
+      *result = call_mincore(word(0), word(1), reinterpret_cast<unsigned char*>(args[2]));
+      return true;
+    case SYS_mlock:
+    case SYS_mlock2:
+      *result = call_mlock(word(0), word(1));
+      return true;
+    case SYS_munlock:
+      *result = call_munlock(word(0), word(1));
+      return true;
+    case SYS_mlockall:
+      *result = call_mlockall(number(0));
+      return true;
+    case SYS_munlockall:
+      *result = call_munlockall();
+      return true;
+    case SYS_msync:
+      *result = call_msync(word(0), word(1), number(2));
+      return true;
+    case SYS_brk:
+      *result = static_cast<long>(call_brk(word(0)));
+      return true;
+    default:
+      return false;
+  }
+}
+
 }  // namespace enchilada::runtime

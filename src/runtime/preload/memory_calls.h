@@ -24,6 +24,10 @@ long call_msync(std::uint64_t address, std::uint64_t length, int flags);
 /// The program break; 0 asks. Answers the break that is now in force, as the system call does.
 std::uint64_t call_brk(std::uint64_t wanted);
 
+/// Answers one of the above by its number: a system call that the program makes without libc. False: another
+/// call.
+bool answer_memory_call(long nr, const long (&args)[6], long* result);
+
 /// The program's own RLIMIT_AS / RLIMIT_DATA: the kernel would count the window itself, so it never gets to
 /// see them. ~0 = unlimited.
 void set_address_limit(std::uint64_t bytes);

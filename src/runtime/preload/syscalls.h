@@ -6,11 +6,10 @@
 
 namespace enchilada::runtime {
 
-using GadgetCall = long (*)(long, long, long, long, long, long, long);
-
 /// A system call at the gadget's address: exempt from the filter, so arguments may point into the window.
-inline long window_syscall(long nr, long a = 0, long b = 0, long c = 0, long d = 0, long e = 0, long f = 0) {
-  return reinterpret_cast<GadgetCall>(layout::kGadgetPage)(nr, a, b, c, d, e, f);
+inline long window_syscall(long nr, long a = 0, long b = 0, long c = 0, long d = 0, long e = 0,
+                           long f = 0) noexcept {
+  return reinterpret_cast<SyscallFunction>(layout::kGadgetPage)(nr, a, b, c, d, e, f);
 }
 
 /// The gadget that the SIGSYS handler returns into.

@@ -334,41 +334,10 @@ long trapped_sigprocmask(ucontext_t& context) {
 
 /// Calls that the engine answers itself. False: an ordinary call.
 bool emulate(ucontext_t& context, long nr, long* result) {
-  const std::uint64_t a = arg_of(context, 0);
-  const std::uint64_t b = arg_of(context, 1);
-  const std::uint64_t c = arg_of(context, 2);
-  const std::uint64_t d = arg_of(context, 3);
-  const std::uint64_t e = arg_of(context, 4);
+  long a[6];
+  for (unsigned i = 0; i < 6; ++i) a[i] = static_cast<long>(arg_of(context, i));
+  if (answer_memory_call(nr, a, result)) return true;
   switch (nr) {
-    case SYS_mmap:
-      *result =
-          call_mmap(a, b, static_cast<int>(c), static_cast<int>(d), static_cast<int>(e), arg_of(context, 5));
-      return true;
-    case SYS_munmap:
-      *result = call_munmap(a, b);
-      return true;
-    case SYS_mprotect:
-      *result = call_mprotect(a, b, static_cast<int>(c));
-      return true;
-    case SYS_madvise:
-      *result = call_madvise(a, b, static_cast<int>(c));
-      return true;
-    case SYS_mremap:
-      *result = call_mremap(a, b, c, static_cast<int>(d), e);
-      return true;
-    case SYS_mincore:
-      *result = call_mincore(a, b, reinterpret_cast<unsigned char*>(c));
-      return true;
-    case SYS_mlock:
-    case SYS_mlock2:
-      *result = call_mlock(a, b);
-      return true;
-    case SYS_munlock:
-      *result = call_munlock(a, b);
-      return true;
-    case SYS_msync:
-      *result = call_msync(a, b, static_cast<int>(c));
-      return true;
     case SYS_mbind:
     case SYS_move_pages:
       *result = 0;
@@ -377,16 +346,16 @@ bool emulate(ucontext_t& context, long nr, long* result) {
       *result = trapped_sigprocmask(context);
       return true;
     case SYS_rt_sigaction:
-      *result = call_sigaction(static_cast<int>(a), reinterpret_cast<const KernelSigaction*>(b),
-                               reinterpret_cast<KernelSigaction*>(c));
+      *result = call_sigaction(static_cast<int>(a[0]), reinterpret_cast<const KernelSigaction*>(a[1]),
+                               reinterpret_cast<KernelSigaction*>(a[2]));
       return true;
     case SYS_sigaltstack:
-      *result = call_sigaltstack(reinterpret_cast<const stack_t*>(a), reinterpret_cast<stack_t*>(b),
+      *result = call_sigaltstack(reinterpret_cast<const stack_t*>(a[0]), reinterpret_cast<stack_t*>(a[1]),
                                  static_cast<std::uint64_t>(context.uc_mcontext.gregs[REG_RSP]));
       return true;
     case SYS_execve:
-      *result = call_execve(reinterpret_cast<const char*>(a), reinterpret_cast<char* const*>(b),
-                            reinterpret_cast<char* const*>(c));
+      *result = call_execve(reinterpret_cast<const char*>(a[0]), reinterpret_cast<char* const*>(a[1]),
+                            reinterpret_cast<char* const*>(a[2]));
       return true;
     case SYS_clone:
     case SYS_clone3:

@@ -18,6 +18,7 @@
 #include <sys/mman.h>
 #include <sys/types.h>
 #include <sys/wait.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #include <string>
@@ -71,6 +72,10 @@ T* on_heap(const T& value = T{}) {
   return at;
 }
 char* heap_string(const std::string& text);
+
+/// A coroutine with a stack of managed memory, to be entered with swapcontext(); returns to `back` at its
+/// end.
+void make_coroutine(ucontext_t& coroutine, ucontext_t& back, size_t stack_bytes, void (*body)());
 
 /// Waits for the child and demands exit status 0.
 void expect_child_ok(pid_t child, const char* file, int line);

@@ -125,6 +125,14 @@ char* heap_string(const std::string& text) {
   return p;
 }
 
+void make_coroutine(ucontext_t& coroutine, ucontext_t& back, size_t stack_bytes, void (*body)()) {
+  EXPECT(getcontext(&coroutine) == 0);
+  coroutine.uc_stack.ss_size = stack_bytes;
+  coroutine.uc_stack.ss_sp = heap(stack_bytes);
+  coroutine.uc_link = &back;
+  makecontext(&coroutine, body, 0);
+}
+
 void expect_child_ok(pid_t child, const char* file, int line) {
   if (child <= 0) fail(file, line, "a child was made");
   int status = 0;

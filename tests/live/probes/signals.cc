@@ -514,24 +514,17 @@ PROBE(handler_swaps_its_context_out) {  // as preemptive coroutines do, in the m
   buffer = heap(64 * 1024);
   install_simple(
       SIGALRM, [](int) { swapcontext(&coroutine, &main_context); }, SA_RESTART);
-  EXPECT(getcontext(&coroutine) == 0);
-  coroutine.uc_stack.ss_size = 256 * 1024;
-  coroutine.uc_stack.ss_sp = heap(coroutine.uc_stack.ss_size);
-  coroutine.uc_link = &main_context;
-  makecontext(
-      &coroutine,
-      [] {
-        char local[30000];
-        fill(local, sizeof local, 3);
-        for (; rounds < 15; rounds = rounds + 1) {
-          // Armed here: the alarm comes after this and before the read ends, however long page-ins take.
-          const itimerval once{{0, 0}, {0, 3000}};
-          if (setitimer(ITIMER_REAL, &once, nullptr) != 0) _exit(8);
-          if (read(ends[0], buffer, 64 * 1024) != 6 || strcmp(buffer, "hello") != 0) _exit(9);
-          if (first_wrong(local, sizeof local, 3) >= 0) _exit(10);
-        }
-      },
-      0);
+  make_coroutine(coroutine, main_context, 256 * 1024, [] {
+    char local[30000];
+    fill(local, sizeof local, 3);
+    for (; rounds < 15; rounds = rounds + 1) {
+      // Armed here: the alarm comes after this and before the read ends, however long page-ins take.
+      const itimerval once{{0, 0}, {0, 3000}};
+      if (setitimer(ITIMER_REAL, &once, nullptr) != 0) _exit(8);
+      if (read(ends[0], buffer, 64 * 1024) != 6 || strcmp(buffer, "hello") != 0) _exit(9);
+      if (first_wrong(local, sizeof local, 3) >= 0) _exit(10);
+    }
+  });
   for (int i = 0; i < 15; i++) {
     EXPECT(swapcontext(&main_context, &coroutine) == 0);  // until the alarm
     EXPECT_EQ(static_cast<int>(rounds), i);

@@ -322,19 +322,12 @@ PROBE(signals_on_a_coroutine_stack) {
     handled = handled + (first_wrong(local, sizeof local, 9) < 0);
   });
   static ucontext_t main_context, context;
-  EXPECT(getcontext(&context) == 0);
-  context.uc_stack.ss_size = 512 * 1024;
-  context.uc_stack.ss_sp = heap(context.uc_stack.ss_size);
-  context.uc_link = &main_context;
-  makecontext(
-      &context,
-      [] {
-        for (int i = 0; i < 10; i++) {
-          raise(SIGUSR1);
-          push_out();
-        }
-      },
-      0);
+  make_coroutine(context, main_context, 512 * 1024, [] {
+    for (int i = 0; i < 10; i++) {
+      raise(SIGUSR1);
+      push_out();
+    }
+  });
   EXPECT(swapcontext(&main_context, &context) == 0);
   EXPECT_EQ(static_cast<int>(handled), 10);
 }
@@ -344,38 +337,31 @@ PROBE(processes_and_threads_made_on_a_coroutine_stack) {
   p = heap(ram());
   fill(p, ram(), 12);
   static ucontext_t main_context, context;
-  EXPECT(getcontext(&context) == 0);
-  context.uc_stack.ss_size = 256 * 1024;
-  context.uc_stack.ss_sp = heap(context.uc_stack.ss_size);
-  context.uc_link = &main_context;
-  makecontext(
-      &context,
-      [] {
-        char local[40000];
-        fill(local, sizeof local, 13);
-        for (int i = 0; i < 3; i++) {
-          push_out();
-          pid_t child = fork();
-          if (child == 0) {
-            sigset_t mask;
-            sigprocmask(SIG_BLOCK, nullptr, &mask);
-            _exit(first_wrong(p, ram(), 12) < 0 && first_wrong(local, sizeof local, 13) < 0 &&
-                          !sigismember(&mask, SIGUSR1)
-                      ? 0
-                      : 1);
-          }
-          EXPECT_CHILD_OK(child);
-          push_out();
-          EXPECT_EQ(WEXITSTATUS(system("exit 7")), 7);
-          in_threads(2, [](size_t) {
-            sigset_t mask;
-            EXPECT(pthread_sigmask(SIG_BLOCK, nullptr, &mask) == 0 && !sigismember(&mask, SIGUSR1));
-            stir();
-          });
-          EXPECT_PATTERN(local, sizeof local, 13);
-        }
-      },
-      0);
+  make_coroutine(context, main_context, 256 * 1024, [] {
+    char local[40000];
+    fill(local, sizeof local, 13);
+    for (int i = 0; i < 3; i++) {
+      push_out();
+      pid_t child = fork();
+      if (child == 0) {
+        sigset_t mask;
+        sigprocmask(SIG_BLOCK, nullptr, &mask);
+        _exit(first_wrong(p, ram(), 12) < 0 && first_wrong(local, sizeof local, 13) < 0 &&
+                      !sigismember(&mask, SIGUSR1)
+                  ? 0
+                  : 1);
+      }
+      EXPECT_CHILD_OK(child);
+      push_out();
+      EXPECT_EQ(WEXITSTATUS(system("exit 7")), 7);
+      in_threads(2, [](size_t) {
+        sigset_t mask;
+        EXPECT(pthread_sigmask(SIG_BLOCK, nullptr, &mask) == 0 && !sigismember(&mask, SIGUSR1));
+        stir();
+      });
+      EXPECT_PATTERN(local, sizeof local, 13);
+    }
+  });
   EXPECT(swapcontext(&main_context, &context) == 0);
   EXPECT_PATTERN(p, ram(), 12);
 }
