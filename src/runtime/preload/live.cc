@@ -10,6 +10,7 @@
 #include <new>
 
 #include "base/check.h"
+#include "base/monotonic_clock.h"
 #include "runtime/preload/foreign.h"
 #include "runtime/preload/process.h"
 #include "runtime/preload/signals.h"

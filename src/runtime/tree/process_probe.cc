@@ -11,7 +11,6 @@ namespace {
 
 constexpr long kEintr = -4;
 constexpr long kEsrch = -3;
-constexpr long kClockMonotonic = 1;
 
 /// Writes /proc/<pid>/stat.
 void stat_path(std::uint32_t pid, char* out) noexcept {
@@ -35,12 +34,6 @@ bool answers_signal(std::uint32_t pid) noexcept {
 
 std::uint32_t own_pid() noexcept {
   return static_cast<std::uint32_t>(raw_syscall(__NR_getpid));
-}
-
-std::uint64_t monotonic_ns() noexcept {
-  std::int64_t time[2] = {0, 0};
-  raw_syscall(__NR_clock_gettime, kClockMonotonic, reinterpret_cast<long>(time));
-  return static_cast<std::uint64_t>(time[0]) * 1'000'000'000 + static_cast<std::uint64_t>(time[1]);
 }
 
 ProcessProbe parse_stat(const char* text, std::uint64_t length) noexcept {

@@ -23,6 +23,5 @@ ProcessProbe probe_process(std::uint32_t pid) noexcept;
 ProcessProbe parse_stat(const char* text, std::uint64_t length) noexcept;
 
 std::uint32_t own_pid() noexcept;
-std::uint64_t monotonic_ns() noexcept;
 
 }  // namespace enchilada

@@ -7,8 +7,8 @@
 
 #include <atomic>
 
+#include "base/monotonic_clock.h"
 #include "pmap/host/ram_budget.h"
-#include "runtime/tree/process_probe.h"
 #include "runtime/tree/process_tree.h"
 
 namespace enchilada {

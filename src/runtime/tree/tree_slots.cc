@@ -8,6 +8,7 @@
 #include <new>
 
 #include "base/check.h"
+#include "base/monotonic_clock.h"
 #include "base/raw_syscall.h"
 #include "runtime/tree/process_probe.h"
 #include "runtime/tree/process_tree.h"

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <string>
 
+#include "base/monotonic_clock.h"
 #include "runtime/tree/process_probe.h"
 #include "runtime/tree/tree_test_util.h"
 
