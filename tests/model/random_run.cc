@@ -79,9 +79,14 @@ void choose_tunables(Random& random, VmTunables& tunables) {
 
 RigConfig config_of(std::uint64_t seed) {
   Random random(seed);
-  RigConfig config;
+  RigConfig config = choose_config(random);
   config.seed = seed;
   config.engine.seed = seed + 1;
+  return config;
+}
+
+RigConfig choose_config(Random& random) {
+  RigConfig config;
   config.map_pages = random.between(48, 320);
   config.max_maps = random.between(1, kMostMaps);
   config.engine.machine.arena_bytes = std::size_t{12} << 20;
@@ -152,7 +157,7 @@ std::size_t RandomRun::wired_pages() const {
 // -------------------------------------------------------------------------------------------------------
 
 void RandomRun::run(unsigned steps) {
-  for (unsigned i = 0; i < steps && rig_.ok(); ++i) {
+  for (unsigned i = 0; i < steps && rig_.ok() && !random_.exhausted(); ++i) {
     step();
     rig_.engine().machine().clock().advance(Nanoseconds{1000});
     if (i % rig_.config().validate_every == 0) rig_.validate();

@@ -1,5 +1,5 @@
-// RandomRun: a random sequence of all operations on a ModelRig, from one seed.
-// Invariant: the seed decides the configuration and every step; a run ends at the first difference.
+// RandomRun: a random sequence of all operations on a ModelRig, from one seed or one fuzzer's script.
+// Invariant: it decides the configuration and every step; a run ends at the first difference.
 #pragma once
 
 #include "model_rig.h"
@@ -8,13 +8,16 @@ namespace enchilada::model {
 
 /// The machine, swap, tunables and troubles that a seed stands for.
 [[nodiscard]] RigConfig config_of(std::uint64_t seed);
+/// The same, chosen by `random`.
+[[nodiscard]] RigConfig choose_config(Random& random);
 /// One line about it, for the report of a failure.
 [[nodiscard]] std::string describe(const RigConfig& config);
 
 class RandomRun {
  public:
-  RandomRun(ModelRig& rig, std::uint64_t seed) : rig_(rig), random_(seed ^ 0x5eed) {}
+  RandomRun(ModelRig& rig, Random random) : rig_(rig), random_(random) {}
 
+  /// Up to so many steps; ends early where a script does.
   void run(unsigned steps);
 
  private:

@@ -1,30 +1,49 @@
-// Random numbers and seeds of the model tests. Invariant: one seed decides everything that a run does.
+// The choices of the model tests: random numbers from a seed, or a script that a fuzzer wrote. Invariant: the
+// seed, or the script, decides everything that a run does.
 #pragma once
 
 #include <cstdint>
 #include <cstdlib>
 #include <optional>
+#include <span>
 
 namespace enchilada::model {
 
-/// splitmix64: small, fast, and the same everywhere.
 class Random {
  public:
   explicit Random(std::uint64_t seed) : state_(seed * 0x9e3779b97f4a7c15u + 0x2545f4914f6cdd1du) {}
-  std::uint64_t bits() {
+  /// Choices are read off the script, in as few bytes each as can tell them apart; zeros after its end.
+  explicit Random(std::span<const std::uint8_t> script) : script_(script), scripted_(true) {}
+
+  std::uint64_t bits() { return scripted_ ? read(~std::uint64_t{0}) : mix(); }
+  /// 0 .. n-1
+  std::uint64_t below(std::uint64_t n) { return (scripted_ ? read(n - 1) : mix()) % n; }
+  /// from .. to
+  std::uint64_t between(std::uint64_t from, std::uint64_t to) { return from + below(to - from + 1); }
+  bool one_in(std::uint64_t n) { return below(n) == 0; }
+  /// There is a script, and it has been read to its end.
+  [[nodiscard]] bool exhausted() const { return scripted_ && script_.empty(); }
+
+ private:
+  /// splitmix64: small, fast, and the same everywhere.
+  std::uint64_t mix() {
     std::uint64_t z = state_ += 0x9e3779b97f4a7c15u;
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
     return z ^ (z >> 31);
   }
-  /// 0 .. n-1
-  std::uint64_t below(std::uint64_t n) { return bits() % n; }
-  /// from .. to
-  std::uint64_t between(std::uint64_t from, std::uint64_t to) { return from + below(to - from + 1); }
-  bool one_in(std::uint64_t n) { return below(n) == 0; }
+  std::uint64_t read(std::uint64_t most) {
+    std::uint64_t value = 0;
+    for (; most > 0 && !script_.empty(); most >>= 8) {
+      value = value << 8 | script_.front();
+      script_ = script_.subspan(1);
+    }
+    return value;
+  }
 
- private:
-  std::uint64_t state_;
+  std::uint64_t state_ = 0;
+  std::span<const std::uint8_t> script_;
+  bool scripted_ = false;
 };
 
 /// ENCHILADA_SEED: replay this one seed.

@@ -51,7 +51,7 @@ void run_seed(std::uint64_t seed) {
   if (std::getenv("ENCHILADA_SEED") != nullptr) config.validate_every = 1;  // looks, and changes nothing
   ModelRig rig(config);
   running = &rig;
-  RandomRun(rig, seed).run(300);
+  RandomRun(rig, Random(seed ^ 0x5eed)).run(300);
   running = nullptr;
   add_counters(rig);
   if (rig.ok()) return;
