@@ -27,6 +27,7 @@ namespace {
 constexpr char kExamples[] = R"(Examples:
   enchilada run --ram 128M -- sqlite3 big.db 'select count(*) from t'
   enchilada run --ram 1.5G --swap /mnt/fast:64G --stats run.json -- sort -S 4G huge.txt
+  enchilada run --ram 256M --compressed 96M -- python3 analyse.py
   enchilada doctor
 
 Sizes: 64K 128M 4G 1.5G 1T. The exit status is the program's, 128 + signal when a signal ended it,
@@ -35,6 +36,7 @@ Sizes: 64K 128M 4G 1.5G 1T. The exit status is the program's, 128 + signal when 
 struct Arguments {
   RunOptions run;
   std::string ram;
+  std::string compressed;
 };
 
 /// CLI11 does not know of the program behind the options.
@@ -57,6 +59,9 @@ void add_run(CLI::App& app, Arguments* a) {
          "block device; may be repeated")
       ->type_name("SPEC")
       ->allow_extra_args(false);
+  run->add_option("--compressed", a->compressed,
+                  "Part of --ram that holds pages compressed before they go to swap (default: none)")
+      ->type_name("SIZE");
   run->add_option("--stats", a->run.stats_file, "Write all counters to this file as JSON (docs/stats.md)")
       ->type_name("FILE");
   run->add_option("--set", a->run.settings,
@@ -84,6 +89,11 @@ int do_run(CLI::App& run, Arguments* a) {
     if (!bytes) throw UserError(fmt::format("--ram {}: not a size (64K, 128M, 4G, 1.5G)", a->ram));
     if (*bytes == 0) throw UserError(fmt::format("--ram {}: a program cannot run in no memory", a->ram));
     a->run.ram_bytes = bytes;
+  }
+  if (run.count("--compressed") != 0) {
+    const auto bytes = parse_size(a->compressed);
+    if (!bytes) throw UserError(fmt::format("--compressed {}: not a size (8M, 64M, 1G)", a->compressed));
+    a->run.compressed_bytes = *bytes;
   }
   return run_command(a->run);
 }

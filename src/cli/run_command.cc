@@ -46,6 +46,7 @@ class OwnedDescriptor {
   int fd_;
 };
 
+/// --ram in frames, what --compressed takes included.
 std::uint64_t chosen_ram(const RunOptions& options) {
   const std::uint64_t bytes = options.ram_bytes ? *options.ram_bytes : available_memory() / 2;
   if (bytes < kSmallestRam) {
@@ -59,6 +60,24 @@ std::uint64_t chosen_ram(const RunOptions& options) {
         fmt::format("--ram {}: at most {} can be managed", human_bytes(bytes), human_bytes(kLargestRam)));
   }
   return frames;
+}
+
+/// Takes --compressed out of the frames.
+std::uint64_t chosen_compressed(const RunOptions& options, std::uint64_t* frames) {
+  constexpr std::uint64_t kSmallest = std::uint64_t{1} << 20;
+  const std::uint64_t bytes = options.compressed_bytes / kPageSize * kPageSize;
+  if (options.compressed_bytes == 0) return 0;
+  if (bytes < kSmallest) {
+    throw UserError(fmt::format("--compressed {}: too small to be of use; at least {} is needed",
+                                human_bytes(options.compressed_bytes), human_bytes(kSmallest)));
+  }
+  const std::uint64_t ram = *frames * kPageSize;
+  if (bytes > ram || ram - bytes < kSmallestRam) {
+    throw UserError(fmt::format("--compressed {}: it is a part of --ram, and of {} at least {} must be left",
+                                human_bytes(bytes), human_bytes(ram), human_bytes(kSmallestRam)));
+  }
+  *frames -= bytes / kPageSize;
+  return bytes;
 }
 
 std::vector<OpenedSwap> open_all(const RunOptions& options) {
@@ -97,6 +116,7 @@ TransportChoice chosen_transport(const RunOptions& options) {
 TreeConfig make_config(const RunOptions& options, std::uint64_t frames, const std::vector<OpenedSwap>& swap) {
   TreeConfig config;
   config.ram_frames = frames;
+  config.compressed_bytes = chosen_compressed(options, &config.ram_frames);
   config.transport = chosen_transport(options);
   config.verbose = options.verbose ? 1 : 0;
   config.swap_file_count = static_cast<std::uint32_t>(swap.size());
@@ -107,6 +127,10 @@ TreeConfig make_config(const RunOptions& options, std::uint64_t frames, const st
   const SwapGeometry geometry = swap_geometry(config);
   if (!geometry.valid()) throw UserError("--swap: together the swap files are too large");
   config.swap_storage_bytes = SwapSpace::required_bytes(geometry);
+  if (config.compressed_bytes != 0) {
+    config.compressed_storage_bytes =
+        CompressedStore::required_bytes(ByteCount{config.compressed_bytes}, compressed_numbers(config));
+  }
   put_settings(options, &config);
   return config;
 }
@@ -125,7 +149,7 @@ std::string base_name(const std::string& path) {
   return path.substr(path.rfind('/') + 1);
 }
 
-RunReport make_report(const RunOptions& options, const ProcessTree& tree, const SwapSpace& space,
+RunReport make_report(const RunOptions& options, const ProcessTree& tree, TreeSwap& swap_state,
                       const std::vector<OpenedSwap>& swap, const ChildEnd& end, double seconds) {
   RunReport report;
   report.program = base_name(options.command.front());
@@ -135,7 +159,7 @@ RunReport make_report(const RunOptions& options, const ProcessTree& tree, const 
   for (const OpenedSwap& s : swap) report.swap_files.push_back(s.place);
   const bool copies = tree.config().transport == TransportChoice::kCopy || !host_can_move();
   report.transport = copies ? "copy" : "move";
-  gather(tree, space, &report);
+  gather(tree, swap_state, &report);
   return report;
 }
 
@@ -192,7 +216,7 @@ int run_command(const RunOptions& options) {
   if (made != TreeStatus::kOk) throw UserError(describe(made));
   tree.set_descriptor(move_high(tree.header().segment_descriptor));
   TreeSwap tree_swap(tree);
-  if (!SwapSpace::create(tree.swap_storage(), swap_geometry(config)) || !tree_swap.attach()) {
+  if (!tree_swap.create() || !tree_swap.attach()) {
     throw UserError("the swap space cannot be set up");
   }
 
@@ -207,7 +231,7 @@ int run_command(const RunOptions& options) {
   const ChildEnd end = run_child(path, arguments, child_environment(tree, library));
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - began;
   tree.recover_dead();
-  tell(options, make_report(options, tree, tree_swap.space(), swap, end, took.count()), stats.get());
+  tell(options, make_report(options, tree, tree_swap, swap, end, took.count()), stats.get());
   return end.shell_status();
 }
 

@@ -10,6 +10,7 @@ namespace enchilada::cli {
 
 struct RunOptions {
   std::optional<std::uint64_t> ram_bytes;  // none: half of what the system has available
+  std::uint64_t compressed_bytes = 0;      // of the memory: for compressed pages
   std::vector<std::string> swap;           // PATH[:SIZE]; none: an unnamed file in the default directory
   std::string stats_file;
   bool quiet = false;

@@ -3,6 +3,8 @@
 
 #include <sys/stat.h>
 
+#include <algorithm>
+
 #include "runtime/tree/tree_words.h"
 
 namespace enchilada::cli {
@@ -15,7 +17,8 @@ std::uint64_t bytes_in_memory(int descriptor) {
 
 }  // namespace
 
-void gather(const ProcessTree& tree, const SwapSpace& swap, RunReport* report) {
+void gather(const ProcessTree& tree, TreeSwap& tree_swap, RunReport* report) {
+  const SwapSpace& swap = tree_swap.space();
   const TreeHeader& header = tree.header();
   const TreeConfig& config = header.config;
   report->counters.add(header.ended);
@@ -33,6 +36,19 @@ void gather(const ProcessTree& tree, const SwapSpace& swap, RunReport* report) {
   report->swap_used_bytes = swap.used().value() * kPageSize;
   report->swap_peak_bytes = swap.peak().value() * kPageSize;
   report->segment_bytes = bytes_in_memory(header.segment_descriptor);
+  if (tree_swap.compressed() == nullptr) return;
+  const CompressedStore::Stats store = tree_swap.compressed()->stats();
+  report->compressed = {.limit_bytes = config.compressed_bytes,
+                        .touched_bytes = store.touched,
+                        .pages_in = store.put,
+                        .packed_bytes = store.packed,
+                        .pages_out = store.got,
+                        .written_back = store.moved};
+  // What holds the program's pages is not the system's own.
+  report->ram_bytes += config.compressed_bytes;
+  report->peak_resident_bytes += store.touched;
+  report->resident_bytes += store.touched;
+  report->segment_bytes -= std::min(report->segment_bytes, store.touched);
 }
 
 }  // namespace enchilada::cli

@@ -39,6 +39,9 @@ SoftEngine::SoftEngine(const SoftEngineOptions& options) : machine_(options.mach
     disks_.push_back(std::make_unique<Disk>(options.swap_pages[i], options.seed + i));
     devices[i] = &disks_.back()->faults;
   }
+  if (options.compressed_bytes != 0) {
+    put_store_before(std::span(devices).first(options.swap_pages.size()), options);
+  }
   pager_ = std::make_unique<SwapPager>(
       SwapPagerConfig{.space = *space_,
                       .holder = 0,
@@ -51,6 +54,26 @@ SoftEngine::SoftEngine(const SoftEngineOptions& options) : machine_(options.mach
                       .metadata_bytes = options.swap_metadata_bytes});
   system_ = VmSystem::create(machine_.config(*pager_, options.tunables));
   CHECK(system_ != nullptr);
+}
+
+void SoftEngine::put_store_before(std::span<SwapDevice*> devices, const SoftEngineOptions& options) {
+  const PageCount numbers = CompressedSwap::numbers(options.swap_pages);
+  const ByteCount ring{options.compressed_bytes};
+  store_memory_ = std::make_unique<ZeroedPages>(CompressedStore::required_bytes(ring, numbers));
+  CHECK(CompressedStore::create(store_memory_->span(), ring, numbers));
+  store_ = CompressedStore::attach(store_memory_->span(), 0, {});
+  compressed_ = std::make_unique<CompressedSwap>(
+      CompressedSwapConfig{.store = *store_,
+                           .below = devices,
+                           .arena = machine_.arena(),
+                           .wanted =
+                               [](void* space, DeviceBlock block) {
+                                 const auto& swap = *static_cast<SwapSpace*>(space);
+                                 return swap.count_of(swap.geometry().linear(block)) != 0;
+                               },
+                           .wanted_context = &*space_});
+  CHECK(compressed_->ready());
+  for (unsigned i = 0; i < devices.size(); ++i) devices[i] = compressed_->device(i);
 }
 
 SoftEngine::~SoftEngine() {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "machine/soft_machine.h"
+#include "swap/compressed_swap.h"
 #include "swap/swap_device.h"
 #include "swap/swap_pager.h"
 #include "swap/swap_space.h"
@@ -21,6 +22,7 @@ struct SoftEngineOptions {
   SoftMachineOptions machine{};
   std::vector<std::uint64_t> swap_pages{4096};  // one device each, at most four
   std::uint64_t swap_stripe = 16;
+  std::size_t compressed_bytes = 0;     // of a compressed store before the devices; 0 = none
   std::size_t swap_metadata_bytes = 0;  // 0: the pager's own choice
   unsigned bounce_buffers = 2;
   VmTunables tunables{};
@@ -53,12 +55,16 @@ class SoftEngine {
   [[nodiscard]] VmSystem& system() { return *system_; }
   [[nodiscard]] SwapPager& pager() { return *pager_; }
   [[nodiscard]] SwapSpace& space() { return *space_; }
+  /// The compressed store; null without one.
+  [[nodiscard]] CompressedStore* compressed() { return store_.has_value() ? &*store_ : nullptr; }
   [[nodiscard]] FaultInjectingSwapDevice& disk(std::size_t i) { return disks_[i]->faults; }
   [[nodiscard]] std::size_t disks() const { return disks_.size(); }
   /// An empty address space from 64 KiB on, of so many pages.
   [[nodiscard]] std::unique_ptr<VmMap> create_map(PageCount pages);
 
  private:
+  void put_store_before(std::span<SwapDevice*> devices, const SoftEngineOptions& options);
+
   struct Disk {
     Disk(std::uint64_t pages, std::uint64_t seed)
         : memory(pages * kPageSize), device(memory.span()), faults(device, seed) {}
@@ -70,7 +76,10 @@ class SoftEngine {
   std::vector<std::unique_ptr<Disk>> disks_;
   std::unique_ptr<ZeroedPages> space_memory_;
   std::optional<SwapSpace> space_;
+  std::unique_ptr<ZeroedPages> store_memory_;
+  std::optional<CompressedStore> store_;
   SoftMachine machine_;
+  std::unique_ptr<CompressedSwap> compressed_;
   std::unique_ptr<SwapPager> pager_;
   std::unique_ptr<VmSystem> system_;
 };

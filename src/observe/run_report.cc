@@ -136,6 +136,17 @@ std::string summary_text(const RunReport& r) {
   text +=
       line("paged out", fmt::format("{} pages in {} writes{}, {} more were clean", human_count(out),
                                     human_count(writes), per(out, writes), number(&VmCounters::swap_clean)));
+  if (r.compressed.limit_bytes != 0) {
+    const CompressedReport& s = r.compressed;
+    const double ratio = s.packed_bytes == 0
+                             ? 1.0
+                             : static_cast<double>(s.pages_in) * 4096.0 / static_cast<double>(s.packed_bytes);
+    text +=
+        line("compressed",
+             fmt::format("{} pages {:.1f} : 1, of them {} went on to swap; {} read; {} of {}",
+                         human_count(s.pages_in), ratio, human_count(s.written_back),
+                         human_count(s.pages_out), human_bytes(s.touched_bytes), human_bytes(s.limit_bytes)));
+  }
   text += line("resident", fmt::format("peak {} ({} pages) of --ram {}", human_bytes(r.peak_resident_bytes),
                                        human_count(r.peak_resident_bytes / 4096), human_bytes(r.ram_bytes)));
   text += line("swap", fmt::format("peak {} of {}, {} in use now", human_bytes(r.swap_peak_bytes),
@@ -176,6 +187,13 @@ std::string summary_json(const RunReport& r) {
         {"used_bytes", r.swap_used_bytes},
         {"peak_bytes", r.swap_peak_bytes},
         {"files", r.swap_files}}},
+      {"compressed",
+       {{"limit_bytes", r.compressed.limit_bytes},
+        {"touched_bytes", r.compressed.touched_bytes},
+        {"pages_in", r.compressed.pages_in},
+        {"packed_bytes", r.compressed.packed_bytes},
+        {"pages_out", r.compressed.pages_out},
+        {"written_back", r.compressed.written_back}}},
       {"own",
        {{"bytes", r.own_bytes()},
         {"metadata_bytes", c.get(&VmCounters::metadata_bytes)},

@@ -30,6 +30,16 @@ struct CounterTotals {
   [[nodiscard]] std::uint64_t timed_faults() const;
 };
 
+/// The tree's compressed store (all zero without one).
+struct CompressedReport {
+  std::uint64_t limit_bytes = 0;    // its part of --ram
+  std::uint64_t touched_bytes = 0;  // of that, ever used
+  std::uint64_t pages_in = 0;       // pages that were compressed
+  std::uint64_t packed_bytes = 0;   // what these took
+  std::uint64_t pages_out = 0;      // page-ins that it answered
+  std::uint64_t written_back = 0;   // pages that it passed on to swap
+};
+
 struct RunReport {
   std::string program;
   int exit_status = 0;
@@ -44,6 +54,7 @@ struct RunReport {
   std::uint64_t swap_used_bytes = 0;
   std::uint64_t swap_peak_bytes = 0;
   std::uint64_t segment_bytes = 0;  // of the tree's shared segment, really in memory
+  CompressedReport compressed;
   std::string transport;
   std::vector<std::string> swap_files;
   CounterTotals counters;

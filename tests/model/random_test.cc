@@ -44,6 +44,11 @@ void add_counters(ModelRig& rig) {
   totals["swap no_space"] += swap.no_space.load();
   totals["swap write_errors"] += swap.write_errors.load();
   totals["swap read_errors"] += swap.read_errors.load();
+  if (rig.engine().compressed() == nullptr) return;
+  const CompressedStore::Stats compressed = rig.engine().compressed()->stats();
+  totals["compressed got"] += compressed.got;
+  totals["compressed moved"] += compressed.moved;
+  totals["compressed stale"] += compressed.stale;
 }
 
 void run_seed(std::uint64_t seed) {

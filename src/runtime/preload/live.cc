@@ -41,6 +41,7 @@ Place<TreeRamBudget> budget_place;
 Place<HostClock> clock_place;
 Place<TreeSwap> tree_swap_place;
 Place<IoRings> rings_place;
+Place<CompressedSwap> compressed_place;
 Place<FileSwapDevice> swap_device_places[kMaxSwapFiles];
 Place<SwapPager> pager_place;
 
@@ -169,6 +170,18 @@ void Live::join_swap() {
         config.swap_files[i].descriptor, ByteCount{0}, PageCount{config.swap_files[i].blocks},
         FileSwapDevice::Reopen{reopen_swap, &swap_contexts[i]}, rings_);
   }
+  if (tree_swap_->compressed() != nullptr) compress_swap(config.swap_file_count);
+}
+
+/// From here on pages go to the devices through the tree's compressed store.
+void Live::compress_swap(unsigned devices) {
+  compressed_ = compressed_place.make(CompressedSwapConfig{.store = *tree_swap_->compressed(),
+                                                           .below = {swap_devices_, devices},
+                                                           .arena = *arena_,
+                                                           .wanted = &TreeSwap::wanted,
+                                                           .wanted_context = tree_swap_});
+  if (!compressed_->ready()) give_up({"no memory for compressing"});
+  for (unsigned i = 0; i < devices; ++i) swap_devices_[i] = compressed_->device(i);
 }
 
 void Live::make_machine() {
@@ -257,6 +270,7 @@ void Live::become_child(ProcessSlot slot) {
   pid_ = own_pid();
   tree_swap_->sign();
   rings_->forget_after_fork();
+  if (compressed_ != nullptr) compressed_->on_process_fork_child();
   pager_->on_process_fork_child(slot.value());
   // Sums start at zero in the child's own set; levels go on from the parent's.
   VmCounters& after = tree_.counters();

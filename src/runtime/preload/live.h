@@ -79,6 +79,7 @@ class Live {
   void start_slow();
   void build(const char* tree_value);
   void join_swap();
+  void compress_swap(unsigned devices);
   void make_machine();
   void make_engine();
   void map_counters(ProcessSlot slot);
@@ -96,6 +97,7 @@ class Live {
   TreeSwap* tree_swap_ = nullptr;
   IoRings* rings_ = nullptr;
   SwapDevice* swap_devices_[kMaxSwapFiles] = {};
+  CompressedSwap* compressed_ = nullptr;
   SwapPager* pager_ = nullptr;
   VmSystem* system_ = nullptr;
   VmMap* map_ = nullptr;

@@ -111,7 +111,10 @@ const char* describe(TreeStatus status) noexcept {
 
 TreeStatus ProcessTree::create(const TreeConfig& config, int descriptor) noexcept {
   static constexpr char kName[] = "enchilada-tree";
-  const std::uint64_t bytes = kSwapOffset + ((config.swap_storage_bytes + kPageMask) & ~kPageMask);
+  const std::uint64_t compressed_offset =
+      kSwapOffset + ((config.swap_storage_bytes + kPageMask) & ~kPageMask);
+  const std::uint64_t bytes =
+      compressed_offset + ((config.compressed_storage_bytes + kPageMask) & ~kPageMask);
   long fd = raw_syscall(__NR_memfd_create, reinterpret_cast<long>(kName), 0);
   if (failed(fd)) return TreeStatus::kSystem;
   if (failed(raw_syscall(__NR_ftruncate, fd, static_cast<long>(bytes)))) {
@@ -139,6 +142,7 @@ TreeStatus ProcessTree::create(const TreeConfig& config, int descriptor) noexcep
   header_->segment_descriptor = static_cast<std::int32_t>(fd);
   header_->launcher_start_time = probe_process(own_pid()).start_time;
   header_->swap_storage_offset = kSwapOffset;
+  header_->compressed_storage_offset = compressed_offset;
   header_->config = config;
   header_->config.minimum_frames = chosen_minimum(config);
   if (config.fingerprint_seed == 0) header_->config.fingerprint_seed = random_word();
@@ -230,6 +234,11 @@ std::uint32_t ProcessTree::slots_used() const noexcept {
 std::span<std::byte> ProcessTree::swap_storage() const noexcept {
   return {reinterpret_cast<std::byte*>(kTreeAddress + header_->swap_storage_offset),
           header_->config.swap_storage_bytes};
+}
+
+std::span<std::byte> ProcessTree::compressed_storage() const noexcept {
+  return {reinterpret_cast<std::byte*>(kTreeAddress + header_->compressed_storage_offset),
+          header_->config.compressed_storage_bytes};
 }
 VmCounters& ProcessTree::counters() const noexcept {
   return at(self_).counters;

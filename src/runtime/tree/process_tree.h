@@ -149,6 +149,8 @@ class ProcessTree {
   // ---- What is in it ----
   [[nodiscard]] const TreeConfig& config() const noexcept { return header_->config; }
   [[nodiscard]] std::span<std::byte> swap_storage() const noexcept;
+  /// Memory for the CompressedStore; empty when the tree has none.
+  [[nodiscard]] std::span<std::byte> compressed_storage() const noexcept;
   /// Statistics of this process; they outlive it. Only after claim_slot() or child_started().
   [[nodiscard]] VmCounters& counters() const noexcept;
   [[nodiscard]] PageCount available() const noexcept;

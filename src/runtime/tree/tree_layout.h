@@ -15,7 +15,7 @@
 namespace enchilada {
 
 inline constexpr std::uint64_t kTreeMagic = 0x3165'6572'5443'6e45;  // "EnCTree1"
-inline constexpr std::uint32_t kTreeVersion = 1;
+inline constexpr std::uint32_t kTreeVersion = 2;
 /// Where the segment lies in every process: clear of the window, of ASLR's ranges and of sanitizer shadows.
 inline constexpr std::uint64_t kTreeAddress = 0x3400'0000'0000;
 inline constexpr std::uint32_t kMaxProcesses = 256;
@@ -34,11 +34,13 @@ struct SwapFile {
 
 /// What the launcher decided; constant after create().
 struct TreeConfig {
-  std::uint64_t ram_frames = 0;          // the tree's budget
-  std::uint64_t minimum_frames = 0;      // guaranteed to each process; 0 = chosen from ram_frames
-  std::uint64_t swap_blocks = 0;         // of all files together
-  std::uint64_t swap_storage_bytes = 0;  // room for SwapSpace's metadata in the segment
-  std::uint64_t fingerprint_seed = 0;    // random, for the swap pager's page fingerprints; 0 = chosen
+  std::uint64_t ram_frames = 0;                // the tree's budget
+  std::uint64_t minimum_frames = 0;            // guaranteed to each process; 0 = chosen from ram_frames
+  std::uint64_t swap_blocks = 0;               // of all files together
+  std::uint64_t swap_storage_bytes = 0;        // room for SwapSpace's metadata in the segment
+  std::uint64_t compressed_bytes = 0;          // ring of the compressed store, beside ram_frames; 0 = none
+  std::uint64_t compressed_storage_bytes = 0;  // the store with its metadata
+  std::uint64_t fingerprint_seed = 0;          // random, for the swap pager's page fingerprints; 0 = chosen
   TransportChoice transport = TransportChoice::kAutomatic;
   std::uint32_t verbose = 0;
   std::uint32_t swap_file_count = 0;
@@ -102,6 +104,7 @@ struct alignas(64) TreeHeader {
   std::int32_t segment_descriptor;
   std::uint64_t launcher_start_time;
   std::uint64_t swap_storage_offset;
+  std::uint64_t compressed_storage_offset;
   TreeConfig config;
 
   // available frames (28 bits) | slot of the last change (8) | its sequence number (28)

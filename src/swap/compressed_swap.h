@@ -1,0 +1,87 @@
+// CompressedSwap: swap devices with a CompressedStore in front of them.
+//
+// What shrinks to three quarters or less (LZ4) stays in memory; the rest, and the oldest when the ring is
+// full, goes to its place on the device below. Blocks keep their numbers, so a page's place never changes and
+// the store can be emptied at any time. Invariants: a read gives what was written last, wherever it is; a
+// failed drain loses nothing, it only makes writes go to the device; a device block of nobody's (wanted)
+// costs no I/O. No allocation after construction, async-signal-safe; all devices are thread-safe.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "base/arena.h"
+#include "swap/compressed_store.h"
+#include "swap/swap_device.h"
+#include "swap/swap_geometry.h"
+
+namespace enchilada {
+
+struct CompressedSwapConfig {
+  CompressedStore& store;              // this process's view; made with numbers() of these devices
+  std::span<SwapDevice* const> below;  // at most SwapGeometry::kMaxDevices
+  Arena& arena;                        // for buffers; they outlive the object
+  /// Does anybody still reference this block of a device? Null = always.
+  bool (*wanted)(void* context, DeviceBlock block) = nullptr;
+  void* wanted_context = nullptr;
+};
+
+class CompressedSwap {
+ public:
+  /// How many numbers a store for such devices needs.
+  [[nodiscard]] static PageCount numbers(std::span<const std::uint64_t> device_pages);
+
+  explicit CompressedSwap(const CompressedSwapConfig& config);
+  CompressedSwap(const CompressedSwap&) = delete;
+  CompressedSwap& operator=(const CompressedSwap&) = delete;
+  /// False when the arena was too small.
+  [[nodiscard]] bool ready() const { return drain_pages_ != nullptr; }
+  /// To be used instead of below[i]; null where that is.
+  [[nodiscard]] SwapDevice* device(unsigned i) { return fronts_[i].below != nullptr ? &fronts_[i] : nullptr; }
+  /// In the child of a process fork: no other thread is here any more.
+  void on_process_fork_child();
+
+ private:
+  class Front final : public SwapDevice {
+   public:
+    using SwapDevice::read;
+    using SwapDevice::write;
+    [[nodiscard]] PageCount size() const override { return below->size(); }
+    IoResult read(std::uint64_t first, std::span<const IoSlice> to) override;
+    IoResult write(std::uint64_t first, std::span<const IoSlice> from) override;
+    IoResult read_while(std::uint64_t first, std::span<const IoSlice> to, FunctionRef<void()> work) override;
+
+    CompressedSwap* swap = nullptr;
+    SwapDevice* below = nullptr;
+    std::uint32_t first_number = 0;  // of its block 0
+
+   private:
+    [[nodiscard]] PackedNumber number(std::uint64_t block) const {
+      return PackedNumber{static_cast<std::uint32_t>(first_number + block)};
+    }
+  };
+  struct Bench;  // what compressing one page needs
+  class BenchLease;
+
+  [[nodiscard]] bool keep(PackedNumber number, const std::byte* page);
+  [[nodiscard]] bool fetch(PackedNumber number, std::byte* page);
+  [[nodiscard]] bool drain();
+  [[nodiscard]] bool write_out(std::span<const CompressedStore::Aged> aged);
+  [[nodiscard]] DeviceBlock place_of(PackedNumber number) const;
+  [[nodiscard]] bool wanted(PackedNumber number) const;
+
+  static constexpr std::size_t kBenches = 8;  // threads that compress at once; others write without trying
+
+  CompressedStore& store_;
+  bool (*wanted_)(void*, DeviceBlock);
+  void* wanted_context_;
+  std::array<Front, SwapGeometry::kMaxDevices> fronts_;
+  std::atomic<std::uint32_t> misses_{0};  // pages in a row that did not shrink
+  Bench* benches_ = nullptr;
+  std::byte* drain_pages_ = nullptr;  // kDrainPages, page-aligned; the drain lock
+};
+
+}  // namespace enchilada
