@@ -15,8 +15,10 @@ namespace {
 constexpr std::uint64_t kMagic = 0x3167'6e69'5243'6e45;  // "EnCRing1"
 constexpr std::uint64_t kUnit = 8;                       // entries lie at multiples of this
 constexpr std::uint32_t kFiller = ~std::uint32_t{0};     // number of an entry that only fills the ring's end
-/// Entries that one drain looks at: what nobody wants any more must not keep a faulting thread for long.
-constexpr unsigned kLooks = 1024;
+/// Bytes that one drain moves the tail by at most, so that nobody is kept for long.
+constexpr std::uint64_t kDrainBytes = std::uint64_t{256} << 10;
+/// Kept free for entries that go round while the tail has not moved yet.
+constexpr std::uint64_t kReserve = std::uint64_t{64} << 10;
 
 constexpr std::uint64_t round_up(std::uint64_t n, std::uint64_t to) {
   return (n + to - 1) / to * to;
@@ -41,11 +43,19 @@ void store(std::uint32_t& word, std::uint32_t value) {
 }  // namespace
 
 struct CompressedStore::Entry {
-  std::uint32_t number;
-  std::uint32_t bytes;  // of what follows
+  static constexpr std::uint32_t kBacked = 1u << 31;   // the device has the page, too
+  static constexpr std::uint32_t kTouched = 1u << 30;  // used since it was put; the only thing that changes
 
-  [[nodiscard]] std::uint64_t size() const { return round_up(sizeof(Entry) + bytes, kUnit); }
-  [[nodiscard]] std::byte* packed() { return reinterpret_cast<std::byte*>(this + 1); }
+  std::uint32_t number;
+  std::uint32_t word;  // flags, and the bytes of what follows
+
+  [[nodiscard]] std::uint32_t bytes() const { return load(word) & ~(kBacked | kTouched); }
+  [[nodiscard]] bool backed() const { return (load(word) & kBacked) != 0; }
+  [[nodiscard]] bool touched() const { return (load(word) & kTouched) != 0; }
+  [[nodiscard]] std::uint64_t size() const { return round_up(sizeof(Entry) + bytes(), kUnit); }
+  [[nodiscard]] std::span<const std::byte> packed() const {
+    return {reinterpret_cast<const std::byte*>(this + 1), bytes()};
+  }
 };
 
 struct CompressedStore::Header {
@@ -163,26 +173,47 @@ bool CompressedStore::has(PackedNumber number) const {
   return load(words()[number.value()]) != 0;
 }
 
-bool CompressedStore::put(PackedNumber number, std::span<const std::byte> packed) {
-  CHECK(number.value() < header_->numbers, number.value());
+std::uint64_t CompressedStore::reserve() const {
+  return std::min(kReserve, header_->ring_bytes / 8);
+}
+
+/// With the ring's lock held. The ring may be filled up to `limit` bytes.
+bool CompressedStore::append(PackedNumber number, std::span<const std::byte> packed, bool backed,
+                             std::uint64_t limit) {
   Header& h = *header_;
-  const Section section(*this);
   const std::uint64_t size = round_up(sizeof(Entry) + packed.size(), kUnit);
   const std::uint64_t rest = h.ring_bytes - h.head % h.ring_bytes;
   const std::uint64_t filler = rest < size ? rest : 0;
-  if (h.head + filler + size - load(h.tail) > h.ring_bytes) return false;
+  if (h.head + filler + size - load(h.tail) > limit) return false;
   if (filler != 0) {
     *entry(h.head) = {kFiller, static_cast<std::uint32_t>(filler - sizeof(Entry))};
     store(h.head, h.head + filler);
   }
   const std::uint64_t position = h.head;
   Entry* const e = entry(position);
-  *e = {number.value(), static_cast<std::uint32_t>(packed.size())};
-  std::memcpy(e->packed(), packed.data(), packed.size());
+  *e = {number.value(), static_cast<std::uint32_t>(packed.size()) | (backed ? Entry::kBacked : 0)};
+  std::memcpy(e + 1, packed.data(), packed.size());
   store(h.head, position + size);
   store(words()[number.value()], word_of(position));
-  ++h.stats.put;
-  h.stats.packed += size;
+  return true;
+}
+
+bool CompressedStore::put(PackedNumber number, std::span<const std::byte> packed, bool backed) {
+  CHECK(number.value() < header_->numbers, number.value());
+  const Section section(*this);
+  if (!append(number, packed, backed, header_->ring_bytes - reserve())) return false;
+  ++header_->stats.put;
+  header_->stats.packed += packed.size();
+  return true;
+}
+
+bool CompressedStore::touch(PackedNumber number) {
+  if (!has(number)) return false;
+  const Section section(*this);
+  const std::uint32_t word = words()[number.value()];
+  if (word == 0) return false;
+  Entry& e = *entry(std::uint64_t{word - 1} * kUnit);
+  store(e.word, e.word | Entry::kTouched);
   return true;
 }
 
@@ -209,7 +240,8 @@ bool CompressedStore::get(PackedNumber number, FunctionRef<void(std::span<const 
   if (word == 0) return false;
   Entry* const e = entry(std::uint64_t{word - 1} * kUnit);
   DCHECK(e->number == number.value(), e->number);
-  use({e->packed(), e->bytes});
+  store(e->word, e->word | Entry::kTouched);
+  use(e->packed());
   ++header_->stats.got;
   return true;
 }
@@ -219,27 +251,43 @@ struct CompressedStore::Batch {
   std::array<std::uint64_t, kDrainPages> positions;
   std::array<Aged, kDrainPages> entries;
   std::size_t n = 0;
+  std::uint64_t left = 0;
   std::uint64_t stale = 0;
+  std::uint64_t rounds = 0;
   std::uint64_t tail = 0;  // where it will be
 };
 
-/// Walks from the tail. Entries stay as they are: only we move the tail.
+/// Walks from the tail. Entries stay where they are: only we move the tail.
 void CompressedStore::collect(Batch& batch, FunctionRef<bool(PackedNumber)> wanted) {
-  const std::uint64_t head = load(header_->head);
-  std::uint64_t position = header_->tail;
-  for (unsigned looks = 0; position < head && batch.n < kDrainPages && looks < kLooks; ++looks) {
-    Entry& e = *entry(position);
+  const std::uint64_t begin = header_->tail;
+  const std::uint64_t end =
+      std::min(load(header_->head), begin + std::min(kDrainBytes, header_->ring_bytes / 2));
+  std::uint64_t position = begin;
+  for (; position < end && batch.n < kDrainPages; position += entry(position)->size()) {
+    const Entry& e = *entry(position);
+    if (e.number == kFiller) continue;
     const PackedNumber number{e.number};
-    if (here(e, position) && wanted(number)) {
-      batch.positions[batch.n] = position;
-      batch.entries[batch.n++] = {number, {e.packed(), e.bytes}};
-    } else if (e.number != kFiller) {
+    if (!here(e, position) || !wanted(number)) {
       forget(number, position);
       ++batch.stale;
+    } else if (e.touched() && go_round(e, position)) {
+      ++batch.rounds;
+    } else if (e.backed()) {
+      forget(number, position);
+      ++batch.left;
+    } else {
+      batch.positions[batch.n] = position;
+      batch.entries[batch.n++] = {number, e.packed()};
     }
-    position += e.size();
   }
   batch.tail = position;
+}
+
+/// A copy at the head takes the entry's place. False: no room, or it is gone.
+bool CompressedStore::go_round(const Entry& entry, std::uint64_t position) {
+  const Section section(*this);
+  return here(entry, position) &&
+         append(PackedNumber{entry.number}, entry.packed(), entry.backed(), header_->ring_bytes);
 }
 
 /// From now on drop() waits for us. What was dropped before leaves the batch.
@@ -268,7 +316,9 @@ void CompressedStore::settle(const Batch& batch, bool written) {
   }
   store(h.tail, batch.tail);
   h.stats.moved += batch.n;
+  h.stats.left += batch.left;
   h.stats.stale += batch.stale;
+  h.stats.rounds += batch.rounds;
 }
 
 bool CompressedStore::drain(FunctionRef<bool(PackedNumber)> wanted,
@@ -290,6 +340,11 @@ void CompressedStore::forget(PackedNumber number, std::uint64_t position) {
   if (word == word_of(position)) store(word, 0);
 }
 
+bool CompressedStore::full() const {
+  const std::uint64_t used = load(header_->head) - load(header_->tail);
+  return header_->ring_bytes - used < reserve() + std::min(kDrainBytes / 2, header_->ring_bytes / 4);
+}
+
 ByteCount CompressedStore::ring() const {
   return ByteCount{header_->ring_bytes};
 }
@@ -299,7 +354,7 @@ CompressedStore::Stats CompressedStore::stats() const {
   Stats stats = header_->stats;
   stats.bytes = header_->head - header_->tail;
   stats.touched = std::min(header_->head, header_->ring_bytes);
-  stats.pages = stats.put - stats.moved - stats.stale;
+  stats.pages = stats.put - stats.moved - stats.left - stats.stale;
   return stats;
 }
 

@@ -1,13 +1,14 @@
 // CompressedStore: packed pages in a ring of memory that the processes ("holders") of one tree share.
 //
-// A page's bytes are appended at the head; whoever needs room takes the oldest from the tail and, if anybody
-// still wants them, writes them to their place on a device (drain). A page is named by its number. A word per
-// number says where its entry is, 0 = not here, so the device has it. Invariants: an entry is never changed
-// while it lies between tail and head; a number's word is set last on the way in, and cleared on the way out
-// only after the device has the page: a kill -9 at any instruction loses nothing. Only who holds the drain
-// lock moves the tail, and so may read entries there at leisure. After drop() of a number has returned,
-// nobody writes that page to a device until it is put again. Locks: the drain lock, under it the ring's (a
-// leaf); both robust. No allocation, async-signal-safe.
+// A page's bytes are appended at the head; whoever needs room takes the oldest from the tail (drain): what
+// was used since goes round once more (second chance), what a device has too, or nobody wants, is forgotten,
+// and the rest is written to its place on a device. A page is named by its number. A word per number says
+// where its entry is, 0 = not here, so the device has it. Invariants: an entry's bytes never change while it
+// lies between tail and head; a number's word is set last on the way in, and cleared on the way out only when
+// the device has the page: a kill -9 at any instruction loses nothing. Only who holds the drain lock moves
+// the tail, and so may read entries there at leisure. After drop() of a number has returned, nobody writes
+// that page to a device until it is put again. Locks: the drain lock, under it the ring's (a leaf); both
+// robust. No allocation, async-signal-safe.
 #pragma once
 
 #include <cstddef>
@@ -49,7 +50,9 @@ class CompressedStore {
     std::uint64_t packed = 0;   // bytes that these took
     std::uint64_t got = 0;      // pages read
     std::uint64_t moved = 0;    // to a device
+    std::uint64_t left = 0;     // forgotten at the tail: the device had them
     std::uint64_t stale = 0;    // found unwanted at the tail
+    std::uint64_t rounds = 0;   // second chances
   };
 
   [[nodiscard]] static std::size_t required_bytes(ByteCount ring, PageCount numbers);
@@ -63,8 +66,11 @@ class CompressedStore {
   /// Takes the locks away from a holder whose process is dead. Must come before the slot is used again.
   void drop_holder(unsigned holder);
 
-  /// The page is `packed` from now on. False: no room; nothing was changed.
-  [[nodiscard]] bool put(PackedNumber number, std::span<const std::byte> packed);
+  /// The page is `packed` from now on; `backed`: the device has the same. False: no room; nothing was
+  /// changed.
+  [[nodiscard]] bool put(PackedNumber number, std::span<const std::byte> packed, bool backed);
+  /// The page was used: it goes round once more. False: it is not here.
+  bool touch(PackedNumber number);
   /// What the ring has of this page is not wanted any more: it will be on the device. Waits for a drain that
   /// is just writing it.
   void drop(PackedNumber number);
@@ -73,12 +79,14 @@ class CompressedStore {
   /// Is it here? A glance.
   [[nodiscard]] bool has(PackedNumber number) const;
 
-  /// Makes room at the tail: skips entries that were replaced or that wanted() disowns, and gives up to
-  /// kDrainPages others, oldest first, to write(), which answers whether they are safely
-  /// elsewhere now. Both are called with the drain lock held. False: they are not, and no room was made.
+  /// Makes room at the tail. Up to kDrainPages entries that only the ring has, and that wanted() does not
+  /// disown, are given to write(), which answers whether they are safely elsewhere now. Both are called with
+  /// the drain lock held. False: they are not, and no room was made.
   [[nodiscard]] bool drain(FunctionRef<bool(PackedNumber)> wanted,
                            FunctionRef<bool(std::span<const Aged>)> write);
 
+  /// Is there room for a few dozen pages no more? A glance.
+  [[nodiscard]] bool full() const;
   [[nodiscard]] ByteCount ring() const;
   [[nodiscard]] Stats stats() const;
   /// All entries and words, the slow way. The store is at rest.
@@ -103,6 +111,10 @@ class CompressedStore {
   void announce(Batch& batch);
   void settle(const Batch& batch, bool written);
   void forget(PackedNumber number, std::uint64_t position);
+  [[nodiscard]] bool append(PackedNumber number, std::span<const std::byte> packed, bool backed,
+                            std::uint64_t limit);
+  [[nodiscard]] bool go_round(const Entry& entry, std::uint64_t position);
+  [[nodiscard]] std::uint64_t reserve() const;
   [[nodiscard]] bool lock_alive(std::uint32_t id) const;
 
   Header* header_;

@@ -140,7 +140,8 @@ IoResult CompressedSwap::Front::write(std::uint64_t first, std::span<const IoSli
     run = {};
   };
   for_each_page(first, from, [&](std::uint64_t block, std::byte* page) {
-    if (result != IoResult::kOk || swap->keep(number(block), page) || run.add(block, page)) return;
+    if (result != IoResult::kOk || swap->compress(number(block), page, false, true) || run.add(block, page))
+      return;
     flush();
     (void)run.add(block, page);
   });
@@ -148,8 +149,8 @@ IoResult CompressedSwap::Front::write(std::uint64_t first, std::span<const IoSli
   return result;
 }
 
-/// Compresses the page into the store. False: it must go to the device.
-bool CompressedSwap::keep(PackedNumber number, const std::byte* page) {
+/// Compresses the page into the store. False: it is not there; the device must have it.
+bool CompressedSwap::compress(PackedNumber number, const std::byte* page, bool backed, bool may_drain) {
   const std::uint32_t misses = misses_.load(std::memory_order_relaxed);
   if (misses >= kHopeless && misses % kRetry != 0) {
     misses_.store(misses + 1, std::memory_order_relaxed);
@@ -164,11 +165,15 @@ bool CompressedSwap::keep(PackedNumber number, const std::byte* page) {
   misses_.store(size > 0 ? 0 : misses + 1, std::memory_order_relaxed);
   if (size <= 0) return false;
   const std::span<const std::byte> packed{bench->packed.data(), static_cast<std::size_t>(size)};
-  return store_.put(number, packed) || (drain() && store_.put(number, packed));
+  return store_.put(number, packed, backed) || (may_drain && drain() && store_.put(number, packed, backed));
 }
 
 bool CompressedSwap::fetch(PackedNumber number, std::byte* page) {
   return store_.get(number, [page](std::span<const std::byte> packed) { CHECK(unpack(packed, page)); });
+}
+
+void CompressedSwap::make_room() {
+  if (store_.full()) (void)drain();
 }
 
 bool CompressedSwap::drain() {

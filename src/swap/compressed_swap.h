@@ -53,6 +53,12 @@ class CompressedSwap {
     IoResult read(std::uint64_t first, std::span<const IoSlice> to) override;
     IoResult write(std::uint64_t first, std::span<const IoSlice> from) override;
     IoResult read_while(std::uint64_t first, std::span<const IoSlice> to, FunctionRef<void()> work) override;
+    [[nodiscard]] bool caches() const override { return true; }
+    void make_room() override { swap->make_room(); }
+    bool touch(std::uint64_t block) override { return swap->store_.touch(number(block)); }
+    void offer(std::uint64_t block, const std::byte* page) override {
+      (void)swap->compress(number(block), page, true, false);
+    }
 
     CompressedSwap* swap = nullptr;
     SwapDevice* below = nullptr;
@@ -66,7 +72,8 @@ class CompressedSwap {
   struct Bench;  // what compressing one page needs
   class BenchLease;
 
-  [[nodiscard]] bool keep(PackedNumber number, const std::byte* page);
+  [[nodiscard]] bool compress(PackedNumber number, const std::byte* page, bool backed, bool may_drain);
+  void make_room();
   [[nodiscard]] bool fetch(PackedNumber number, std::byte* page);
   [[nodiscard]] bool drain();
   [[nodiscard]] bool write_out(std::span<const CompressedStore::Aged> aged);

@@ -43,6 +43,15 @@ class SwapDevice {
     return read(first, to);
   }
 
+  /// A device that holds pages in memory is told of clean pages that are about to be dropped. Does this one?
+  [[nodiscard]] virtual bool caches() const { return false; }
+  /// Makes room for some pages to be offered; may do I/O.
+  virtual void make_room() {}
+  /// Was this block in memory? Then it has just been used once more.
+  virtual bool touch(std::uint64_t /*block*/) { return false; }
+  /// `page` is what the block holds. No I/O. Nobody writes the block meanwhile.
+  virtual void offer(std::uint64_t /*block*/, const std::byte* /*page*/) {}
+
   IoResult read(std::uint64_t first, std::byte* to, PageCount count) {
     const IoSlice slice{to, to_bytes(count).value()};
     return read(first, {&slice, 1});

@@ -110,6 +110,7 @@ SwapPager::SwapPager(const SwapPagerConfig& config)
       meta_(config.arena, metadata_size(config)) {
   CHECK(config.devices.size() >= geometry_.slots, config.devices.size());
   std::copy_n(config.devices.begin(), geometry_.slots, devices_.begin());
+  for (const SwapDevice* device : devices_) caches_ = caches_ || (device != nullptr && device->caches());
   static_assert(XXH_SECRET_DEFAULT_SIZE == 192);
   XXH3_generateSecret_fromSeed(secret_.data(), config.seed);
   // FreeBSD's nswap_lowat and nswap_hiwat, scaled down for tiny spaces.
@@ -356,6 +357,36 @@ void SwapPager::put(std::span<PutRequest> requests) {
   }
   for (std::size_t at = 0; at < requests.size(); at += kClusterPages) {
     PutCluster(*this, requests.subspan(at, std::min(kClusterPages, requests.size() - at))).run();
+  }
+}
+
+/// The device that would like to have the page in memory, and the page's block there; null: none.
+SwapDevice* SwapPager::cache_of(const PutRequest& page, std::uint64_t* block) const {
+  const SwapCopy copy = meta_.get(page.handle->root, page.index);
+  if (!copy.on_device()) return nullptr;
+  SwapDevice* const device = device_of(copy.block, block);
+  return device->caches() && !device->touch(*block) ? device : nullptr;
+}
+
+/// The metadata's lock is held while a page is offered, so that its block stays its own.
+void SwapPager::evicting(std::span<PutRequest> requests) {
+  if (!caches_ || !ready()) return;
+  for (SwapDevice* device : devices_) {
+    if (device != nullptr) device->make_room();
+  }
+  const BounceLease lease(*this);
+  std::byte* const page = (*lease).data;
+  std::uint64_t block = 0;
+  for (const PutRequest& request : requests) {
+    {
+      const ReadLock guard(meta_lock_);
+      if (cache_of(request, &block) == nullptr) continue;
+    }
+    phys_.with_frames({request.frame, PageCount{1}}, Access::kRead,
+                      [page](std::byte* bytes) { std::memcpy(page, bytes, kPageSize); });
+    const ReadLock guard(meta_lock_);
+    SwapDevice* const device = cache_of(request, &block);
+    if (device != nullptr) device->offer(block, page);
   }
 }
 

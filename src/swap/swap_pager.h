@@ -81,6 +81,7 @@ class SwapPager final : public Pager {
   PagerReturn get_pages_while(PagerHandle& handle, PageIndex first, std::span<const FrameNumber> frames,
                               FunctionRef<void()> work) override;
   void put(std::span<PutRequest> requests) override;
+  void evicting(std::span<PutRequest> requests) override;
   void forget(PagerHandle& handle, PageIndex first, PageCount count) override;
   void forget_all(PagerHandle& handle) override;
   void transfer(PagerHandle& source, PageIndex offset, PageCount size, PagerHandle& dest) override;
@@ -119,6 +120,8 @@ class SwapPager final : public Pager {
   [[nodiscard]] bool follows(SwapBlock a, SwapBlock b) const;
   PagerReturn get(PagerHandle& handle, PageIndex first, std::span<const FrameNumber> frames,
                   const FunctionRef<void()>* work);
+  [[nodiscard]] SwapDevice* cache_of(const PutRequest& page, std::uint64_t* block) const
+      REQUIRES_SHARED(meta_lock_);
   void damaged(SwapDamage::Kind kind, PageIndex index, SwapBlock block);
   void add_pages(PagerHandle& handle, std::int64_t change) REQUIRES(meta_lock_);
   void forget_range(PagerHandle& handle, PageIndex first, PageIndex last) REQUIRES(meta_lock_);
@@ -133,6 +136,7 @@ class SwapPager final : public Pager {
   unsigned holder_;
   std::array<SwapDevice*, SwapGeometry::kMaxDevices> devices_{};
   SwapGeometry geometry_;
+  bool caches_ = false;  // some device does
   PhysicalMemory& phys_;
   VmCounters& counters_;
   void (*on_damage_)(void*, const SwapDamage&);

@@ -91,6 +91,7 @@ class PageDaemon {
   unsigned references(Page& page, FrameNumber frame);
   void reactivate(FrameNumber frame, unsigned refs);
   std::size_t unmap(std::span<FrameNumber> frames, std::size_t n);
+  void tell_evicted(std::span<const FrameNumber> frames);
   void drop_clean(std::span<const FrameNumber> frames, Run& run);
   void gather(Batch& batch, FrameNumber head);
   void gather_any(Batch& batch, VmObject& object, PageIndex* at, PageIndex end);

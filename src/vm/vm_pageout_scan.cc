@@ -52,6 +52,16 @@ std::size_t PageDaemon::unmap(std::span<FrameNumber> frames, std::size_t n) {
   return kept;
 }
 
+/// The backing store may want to keep what leaves memory closer at hand than its copies are.
+void PageDaemon::tell_evicted(std::span<const FrameNumber> frames) {
+  std::array<PutRequest, 64> leaving;
+  for (std::size_t i = 0; i < frames.size(); ++i) {
+    const Page& page = system_.page(frames[i]);
+    leaving[i] = {&page.object->swap, page.pindex, frames[i]};
+  }
+  if (!frames.empty()) system_.swap().evicting({leaving.data(), frames.size()});
+}
+
 /// Frees clean, unmapped, busy pages while frames are wanted; the rest goes to the cache queue.
 void PageDaemon::drop_clean(std::span<const FrameNumber> frames, Run& run) {
   while (!frames.empty()) {
@@ -60,6 +70,7 @@ void PageDaemon::drop_clean(std::span<const FrameNumber> frames, Run& run) {
     while (n < frames.size() && system_.page(frames[n]).object == object) ++n;
     const std::uint64_t wanted = run.goal > run.gained ? run.goal - run.gained : 0;
     const std::size_t freed = run.freeing_cache ? n : std::min<std::size_t>(n, wanted);
+    tell_evicted(frames.first(freed));
     {
       WriteLock guard(object->lock);
       system_.objects().remove_pages(*object, frames.first(freed));

@@ -67,6 +67,10 @@ class Pager {
   void put_pages(PagerHandle& handle, PageIndex first, std::span<const FrameNumber> frames,
                  std::span<PagerReturn> verdicts);
 
+  /// These pages, busy and equal to their copies in the store, are about to leave memory. Verdicts mean
+  /// nothing.
+  virtual void evicting(std::span<PutRequest> /*requests*/) {}
+
   /// Drops the store's copies of [first, first+count).
   virtual void forget(PagerHandle& handle, PageIndex first, PageCount count) = 0;
 

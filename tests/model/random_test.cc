@@ -48,6 +48,8 @@ void add_counters(ModelRig& rig) {
   const CompressedStore::Stats compressed = rig.engine().compressed()->stats();
   totals["compressed got"] += compressed.got;
   totals["compressed moved"] += compressed.moved;
+  totals["compressed left"] += compressed.left;
+  totals["compressed rounds"] += compressed.rounds;
   totals["compressed stale"] += compressed.stale;
 }
 

@@ -143,6 +143,45 @@ TEST(CompressedSwap, NobodysPagesCostNoIo) {
   EXPECT_TRUE(tier.store.verify());
 }
 
+TEST(CompressedSwap, UsedPagesStayLonger) {
+  Place place;
+  Tier tier(place);
+  SharedMemory page(kPageSize);
+  for (std::uint64_t n = 0; n < kBlocks / 2; ++n) {
+    fill(page.data(), 4 * n + 1);
+    ASSERT_EQ(tier.write(n, page.data()), IoResult::kOk);
+    ASSERT_EQ(tier.read(n % 8, page.data()), IoResult::kOk);
+  }
+  EXPECT_GT(tier.store.stats().moved, 0u);
+  for (std::uint32_t n = 0; n < 8; ++n) EXPECT_TRUE(tier.store.has(PackedNumber{n})) << n;
+  EXPECT_FALSE(tier.store.has(PackedNumber{8}));
+}
+
+TEST(CompressedSwap, OfferedPagesCostNoWrite) {
+  Place place;
+  Tier tier(place);
+  SwapDevice& device = *tier.swap.device(0);
+  SharedMemory page(kPageSize);
+  for (std::uint64_t n = 0; n < kBlocks / 2; ++n) {  // as if all had been paged out long ago
+    fill(page.data(), 4 * n + 1);
+    ASSERT_EQ(tier.halves[0].write(n, page.data(), PageCount{1}), IoResult::kOk);
+  }
+  const std::uint64_t writes = tier.halves[0].writes();
+  for (std::uint64_t n = 0; n < kBlocks / 2; ++n) {
+    fill(page.data(), 4 * n + 1);
+    device.make_room();
+    if (!device.touch(n)) device.offer(n, page.data());
+  }
+  EXPECT_EQ(tier.halves[0].writes(), writes);
+  EXPECT_GT(tier.store.stats().left, 0u);
+  EXPECT_EQ(tier.store.stats().moved, 0u);
+  for (std::uint64_t n = 0; n < kBlocks / 2; ++n) {
+    ASSERT_EQ(tier.read(n, page.data()), IoResult::kOk);
+    EXPECT_TRUE(holds(page.data(), 4 * n + 1)) << n;
+  }
+  EXPECT_LT(tier.halves[0].reads(), kBlocks / 2);
+}
+
 TEST(CompressedSwap, AFullDeviceLosesNothingThatIsStored) {
   Place place;
   Tier tier(place);
@@ -220,6 +259,7 @@ TEST(CompressedSwap, RandomTrafficAgreesWithAModel) {
     EXPECT_GT(stats.moved, 0u);
     EXPECT_GT(stats.got, 0u);
     EXPECT_GT(stats.stale, 0u);
+    EXPECT_GT(stats.rounds, 0u);
   }
 }
 
