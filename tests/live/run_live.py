@@ -110,7 +110,7 @@ def run_probe(args, bench, name):
     if args.native_only:
         return verdict(name, began)
     for how, user, options in variants(args, brief=not args.full):
-        front, stats_file = bench.command(PROBE_RAM, user, options)
+        front, stats_file = bench.command(PROBE_RAM, user, [*options, *args.options])
         reached = bench.reachable(program, user)
         outcome = live_lib.run([*front, reached, short], folder=bench.folder(user), user=user, stats_file=stats_file,
                                env={**env, "ENCHILADA_PROBE_LIVE": "1"}, timeout=90)
@@ -141,7 +141,7 @@ def run_program(args, bench, name):
     if args.native_only:
         return verdict(name, began, note)
     for how, user, options in variants(args):
-        front, stats_file = bench.command(job.ram, user, options)
+        front, stats_file = bench.command(job.ram, user, [*options, *args.options])
         outcome = live_lib.run([*front, *command], folder=bench.folder(user), user=user, stdin=job.stdin, env=job.env,
                                stats_file=stats_file, timeout=timeout, sample=True)
         require(outcome.same_output(native), f"{how}: differs from native (status {native.status}, {native.length} bytes): "
@@ -183,7 +183,7 @@ def soak(args, bench, name):
         for how, user, options in variants(args)[:1]:
             for attempt in range(args.times or (20 if args.full else 2)):
                 began = time.monotonic()
-                front, stats_file = bench.command(ram, user, options)
+                front, stats_file = bench.command(ram, user, [*options, *args.options])
                 outcome = live_lib.run([*front, *command], folder=bench.folder(user), user=user, stats_file=stats_file,
                                        timeout=1800 if args.full else 240)
                 require(outcome.same_output(native), f"{name} --ram {ram}, run {attempt + 1}: {explain(outcome)}")
@@ -207,7 +207,7 @@ def kill9(args, bench, _):
     swap_folder = bench.folder(None)
     while killed < times:
         trees += 1
-        front, _ = bench.command("16M", None)
+        front, _ = bench.command("16M", None, args.options)
         mark = f"kill9-{os.getpid()}-{trees}"
         environment = {**os.environ, **env, live_lib.MARK: mark, "ENCHILADA_SWAP_DIR": str(swap_folder)}
         tree = subprocess.Popen([*map(str, front), "sh", "-c", script], env=environment, stdin=subprocess.DEVNULL,
@@ -300,6 +300,8 @@ def parse():
     parser.add_argument("--full", action="store_true", help="the sizes of the issue: minutes to hours")
     parser.add_argument("--as", dest="as_user", choices=["root", "self", "nobody"])
     parser.add_argument("--transport", choices=["auto", "copy"])
+    parser.add_argument("--option", dest="options", action="append", default=[],
+                        help="passed to enchilada run, e.g. --option=--compressed=2M")
     parser.add_argument("--only", default="", help="text in the names")
     parser.add_argument("--times", type=int, default=0)
     parser.add_argument("--ram", default="")
