@@ -12,10 +12,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
 #include <optional>
+#include <string_view>
 
 #include "cli/sizes.h"
 #include "cli/user_error.h"
@@ -24,6 +26,7 @@ namespace enchilada::cli {
 namespace {
 
 constexpr std::uint64_t kPage = 4096;
+constexpr std::uint64_t kSmallest = 2 * kPage;  // the first page is not used
 constexpr std::uint64_t kGiB = std::uint64_t{1} << 30;
 constexpr std::uint64_t kMaxDefault = 32 * kGiB;
 constexpr std::uint64_t kMaxSwap = std::uint64_t{1} << 43;  // 2^31 blocks
@@ -43,7 +46,8 @@ Spec parse_spec(const std::string& text) {
   const std::string size = text.substr(colon + 1);
   const auto bytes = parse_size(size);
   if (!bytes) throw UserError(fmt::format("--swap {}: '{}' is not a size (64M, 4G, 1.5T)", text, size));
-  if (*bytes < kPage) throw UserError(fmt::format("--swap {}: a swap file of {} holds nothing", text, size));
+  if (*bytes < kSmallest)
+    throw UserError(fmt::format("--swap {}: a swap file of {} holds nothing", text, size));
   return {text.substr(0, colon), bytes};
 }
 
@@ -86,13 +90,58 @@ OpenedSwap open_in_directory(const Spec& spec) {
   swap.place = spec.path;
   swap.descriptor =
       open_direct_or_buffered([&](int flags) { return open_unnamed(spec.path, flags); }, &swap.direct);
+  if (swap.descriptor < 0 && errno == ENOENT) {
+    throw UserError(fmt::format("swap file {}: no file can be made there", spec.path));
+  }
   if (swap.descriptor < 0) cannot_open(spec.path);
   swap.bytes = spec.bytes ? *spec.bytes : default_swap_size(free_space(swap.descriptor));
-  if (swap.bytes < kPage) {
+  if (swap.bytes < kSmallest) {
     close(swap.descriptor);
     throw UserError(fmt::format("swap file {}: the filesystem is full", spec.path));
   }
   return swap;
+}
+
+/// The first page of a file or device that may be overwritten: mkswap's signature at its end, or ours at its
+/// beginning. Swapping leaves that page alone.
+constexpr std::string_view kKernelMark = "SWAPSPACE2";
+constexpr std::string_view kOwnMark = "enchilada swap\n";
+
+struct alignas(kPage) FirstPage {
+  std::array<char, kPage> bytes{};
+
+  [[nodiscard]] bool marked() const {
+    const std::string_view all(bytes.data(), bytes.size());
+    return all.starts_with(kOwnMark) || all.ends_with(kKernelMark);
+  }
+};
+
+/// A file without contents: empty, or nothing but a hole (truncate, fallocate).
+bool holds_nothing(int fd) {
+  return lseek(fd, 0, SEEK_DATA) < 0 && errno == ENXIO;
+}
+
+/// Nobody's data may be swapped over: what is there must be marked as swap space, or empty (and is marked
+/// then).
+void claim(const OpenedSwap& swap, bool device) {
+  FirstPage page;
+  const ssize_t got = pread(swap.descriptor, page.bytes.data(), kPage, 0);
+  if (got < 0) cannot_open(swap.place);
+  if (!page.marked()) {
+    if (device || !holds_nothing(swap.descriptor)) {
+      throw UserError(
+          fmt::format("swap file {0}: holds something else; if it may be overwritten, prepare it with: "
+                      "mkswap {0}",
+                      swap.place));
+    }
+    kOwnMark.copy(page.bytes.data(), kOwnMark.size());
+  }
+  // Also tells whether the kernel lets us write here, which it does not where it swaps itself.
+  if (pwrite(swap.descriptor, page.bytes.data(), kPage, 0) != static_cast<ssize_t>(kPage)) {
+    throw UserError(
+        fmt::format("swap file {}: cannot be written: {}", swap.place,
+                    errno == ETXTBSY ? "the kernel swaps there (swapoff)" : std::strerror(errno)));
+  }
 }
 
 OpenedSwap open_named(const Spec& spec, const struct stat* st) {
@@ -121,11 +170,12 @@ OpenedSwap open_named(const Spec& spec, const struct stat* st) {
     throw UserError(fmt::format("swap file {}: the device has only {} bytes", spec.path, size));
   }
   swap.bytes = spec.bytes ? *spec.bytes : size;
-  if (swap.bytes < kPage) {
+  if (swap.bytes < kSmallest) {
     close(swap.descriptor);
     throw UserError(
         fmt::format("swap file {}: is empty; say how large it may grow: {}:SIZE", spec.path, spec.path));
   }
+  claim(swap, device);
   return swap;
 }
 

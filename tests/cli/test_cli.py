@@ -191,6 +191,22 @@ class BadInput(Case):
         self.assertEqual(done.returncode, 1)
         self.assertIn("seccomp", done.stdout)
 
+    def test_swap_does_not_overwrite_data(self):
+        text = b"irreplaceable\n" * 5000
+        precious = self.file("precious", text, 0o644)
+        self.refused(2, "mkswap|precious", "run", "--swap", f"{precious}:64M", "--", "true")
+        self.refused(2, "mkswap|precious", "run", "--swap", precious, "--", "true")
+        with open(precious, "rb") as file:
+            self.assertEqual(file.read(), text)
+
+    def test_swap_file_prepared_by_mkswap(self):
+        marked = self.file("marked", b"x" * 4086 + b"SWAPSPACE2" + b"old contents" * 100_000, 0o644)
+        for _ in range(2):  # the mark stays
+            self.assertEqual(self.call("run", "-q", "--swap", f"{marked}:64M", "--ram", "4M", "--", "python3", "-c",
+                                       "x = bytearray(range(256)) * 100000; print(sum(x[::4096]))").returncode, 0)
+            with open(marked, "rb") as file:
+                self.assertEqual(file.read(4096), b"x" * 4086 + b"SWAPSPACE2")
+
     def test_swap_file_in_use(self):
         named = self.file("named", b"", 0o644)
         first = self.start("run", "--swap", f"{named}:64M", "--", "sh", "-c", "echo up; read x", stdin=subprocess.PIPE)

@@ -20,6 +20,7 @@ static_assert(SwapSpace::kMaxHolders == kMaxProcesses && SwapSpace::kSupervisor 
 inline SwapGeometry swap_geometry(const TreeConfig& config) {
   SwapGeometry geometry;
   geometry.slots = config.swap_file_count;
+  geometry.reserved = 1;  // where the signature of a swap file lies
   for (unsigned i = 0; i < config.swap_file_count; ++i)
     geometry.device_pages[i] = config.swap_files[i].blocks;
   return geometry;
