@@ -516,9 +516,15 @@ ENCHILADA_EXPORT long syscall(long nr, ...) noexcept {
 
 }  // extern "C"
 
+/// For dlopen.S.
+extern "C" __attribute__((visibility("hidden"))) void* enchilada_next_dlopen;
+void* enchilada_next_dlopen = nullptr;
+
 namespace {
 /// Before anybody's constructors, even libc's (-z initfirst), which is why the environment must be passed on.
 __attribute__((constructor(101))) void start_runtime(int, char**, char** environment) {
+  enchilada_next_dlopen = dlsym(RTLD_NEXT, "dlopen");
+  CHECK(enchilada_next_dlopen != nullptr);
   register_fork_handlers();
   if (environ == nullptr) environ = environment;
   live().start();

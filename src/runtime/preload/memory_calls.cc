@@ -120,22 +120,37 @@ long map_foreign(std::uint64_t address, std::uint64_t length, int prot, int flag
   return install_foreign(range, prot, (flags & ~MAP_FIXED_NOREPLACE) | MAP_FIXED, fd, offset);
 }
 
+/// Pages of zeros are not written: what was never touched stays that way.
+void copy_contents(const volatile std::uint64_t* from, std::uint64_t* to, std::uint64_t length) {
+  constexpr std::uint64_t kWords = kPageSize / sizeof(*to);
+  for (std::uint64_t page = 0; page < length / kPageSize; ++page, from += kWords, to += kWords) {
+    std::uint64_t any = 0;
+    for (std::uint64_t i = 0; i < kWords; ++i) any |= from[i];
+    for (std::uint64_t i = 0; any != 0 && i < kWords; ++i) to[i] = from[i];
+  }
+}
+
 /// A managed range becomes the kernel's, contents kept: what mprotect(PROT_EXEC) of a JIT compiler needs.
 long convert_to_foreign(VirtRange range, int prot) {
   const std::uint64_t length = range.size().value();
+  {
+    // It may be a reservation that nobody could read so far.
+    EngineSection section;
+    const KernReturn readable = live().map().protect(range, prot_of(PROT_READ));
+    if (readable != KernReturn::kSuccess) return answer(readable);
+  }
   const long staging = raw_syscall(SYS_mmap, 0, static_cast<long>(length), PROT_READ | PROT_WRITE,
                                    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (staging < 0) return staging;
   // Read through the program's own addresses, page faults and all, before the engine is entered.
-  auto* from = reinterpret_cast<const volatile std::uint64_t*>(range.start.value());
-  auto* to = reinterpret_cast<std::uint64_t*>(staging);
-  for (std::uint64_t i = 0; i < length / sizeof(*to); ++i) to[i] = from[i];
+  copy_contents(reinterpret_cast<const volatile std::uint64_t*>(range.start.value()),
+                reinterpret_cast<std::uint64_t*>(staging), length);
   EngineSection section;
   long result =
       install_foreign(range, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
   if (result >= 0) {
-    auto* at = reinterpret_cast<std::uint64_t*>(range.start.value());
-    for (std::uint64_t i = 0; i < length / sizeof(*at); ++i) at[i] = to[i];
+    copy_contents(reinterpret_cast<const volatile std::uint64_t*>(staging),
+                  reinterpret_cast<std::uint64_t*>(range.start.value()), length);
     result =
         window_syscall(SYS_mprotect, static_cast<long>(range.start.value()), static_cast<long>(length), prot);
   }

@@ -1,4 +1,5 @@
 // Probes of the heap: what malloc and its family promise, in more memory than there is.
+#include <dlfcn.h>
 #include <malloc.h>
 
 #include <memory>
@@ -130,6 +131,19 @@ PROBE_CALM(edges) {
   (void)mallopt(M_ARENA_MAX, 1);
   (void)malloc_trim(0);
   (void)mallinfo2();
+}
+
+PROBE_CALM(library_that_binds_deeply) {  // as PHP loads its extensions: it frees what the program allocated
+  void* library = dlopen("libcrypt.so.1", RTLD_NOW | RTLD_DEEPBIND);
+  EXPECT(library != nullptr);
+  auto crypt =
+      reinterpret_cast<char* (*)(const char*, const char*, void**, int*)>(dlsym(library, "crypt_ra"));
+  EXPECT(crypt != nullptr);
+  void* data = heap(16);
+  int size = 16;
+  EXPECT(crypt("phrase", "$6$salt", &data, &size) != nullptr);
+  EXPECT(size > 16);  // it has called realloc
+  free(data);
 }
 
 PROBE(many_small_objects) {

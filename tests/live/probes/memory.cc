@@ -129,6 +129,28 @@ PROBE(readonly_from_the_start_reads_zero) {
   EXPECT_PATTERN(p, kMiB, 6);
 }
 
+PROBE(reservation_made_executable) {  // as V8 does: nobody could read it before, and what is there stays
+  const size_t reserved = 64 * kMiB;
+  char* p = static_cast<char*>(
+      mmap(nullptr, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+  EXPECT(p != MAP_FAILED);
+  EXPECT(mprotect(p, 4 * kMiB, PROT_READ | PROT_WRITE) == 0);
+  fill(p, 4 * kMiB, 3);
+  push_out();
+  EXPECT(mprotect(p, 4 * kMiB, PROT_NONE) == 0);
+  constexpr int kAll = PROT_READ | PROT_WRITE | PROT_EXEC;
+  EXPECT(mprotect(p, 8 * kMiB, kAll) == 0);
+  EXPECT_PATTERN(p, 4 * kMiB, 3);
+  EXPECT_ZEROS(p + 4 * kMiB, 4 * kMiB);
+  p[5 * kMiB] = static_cast<char>(0xc3);  // ret
+  reinterpret_cast<void (*)()>(p + 5 * kMiB)();
+  catch_faults();
+  expect_fault(p + 9 * kMiB, false, SEGV_ACCERR);
+  EXPECT(munmap(p, reserved) == 0);
+  errno = 0;
+  EXPECT(mprotect(p, kMiB, kAll) != 0 && errno == ENOMEM);
+}
+
 PROBE(reserve_then_commit) {  // as Java, Go and V8 do
   const size_t reserved = 512 * kMiB;
   char* p = static_cast<char*>(
