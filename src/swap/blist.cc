@@ -315,6 +315,10 @@ PageCount Blist::fill(BlockRun run) {
   return PageCount{were_free};
 }
 
+void Blist::rewind() {
+  header_->cursor = 0;
+}
+
 void Blist::reset() {
   std::memset(leaves(), 0, header_->bytes - header_->leaves_at);
   header_->available = 0;

@@ -53,6 +53,8 @@ class Blist {
   [[nodiscard]] PageCount available() const;
   [[nodiscard]] PageCount size() const;
   [[nodiscard]] SwapBlock cursor() const;
+  /// The next search starts at 0.
+  void rewind();
   /// Longest possible allocation, exact up to 64 (64 = 64 or more).
   [[nodiscard]] PageCount largest() const;
 

@@ -56,10 +56,13 @@ class IoRings {
 
   [[nodiscard]] bool claim(Ring& ring);
   [[nodiscard]] bool make(Ring& ring) const;
+  [[nodiscard]] io_uring_cqe* look(Ring& ring);
 
   Config config_;
   long owner_;  // process
   std::array<Ring, kRings> rings_{};
+  std::atomic<bool> looking_{false};  // somebody keeps a CPU busy waiting
+  std::atomic<unsigned> sober_{0};    // so many answers are slept for: the CPUs are wanted
 };
 
 }  // namespace enchilada

@@ -15,6 +15,7 @@ namespace {
 constexpr long kSysPread64 = 17;
 constexpr long kSysPwrite64 = 18;
 constexpr long kSysNanosleep = 35;
+constexpr long kSysFallocate = 285;
 constexpr long kSysPreadv = 295;
 constexpr long kSysPwritev = 296;
 constexpr long kEintr = -4;
@@ -22,6 +23,10 @@ constexpr long kEbadf = -9;
 constexpr long kEagain = -11;
 constexpr long kEnospc = -28;
 constexpr long kEdquot = -122;
+constexpr long kKeepSize = 1;  // FALLOC_FL_KEEP_SIZE
+// How far space is reserved beyond a write: a quarter of what the file has, within these limits.
+constexpr std::uint64_t kLeastAhead = std::uint64_t{4} << 20;
+constexpr std::uint64_t kMostAhead = std::uint64_t{64} << 20;
 constexpr std::size_t kMaxSlices = 64;  // of one system call; longer lists go in several
 
 std::uint64_t total_bytes(std::span<const IoSlice> slices) {
@@ -76,6 +81,7 @@ IoResult FileSwapDevice::read_while(std::uint64_t first, std::span<const IoSlice
 IoResult FileSwapDevice::transfer(bool writing, std::uint64_t first, std::span<const IoSlice> slices) {
   if (!within(first, slices, size_)) return IoResult::kError;
   std::uint64_t at = offset_ + first * kPageSize;
+  if (writing) reserve(at, at + total_bytes(slices));
   while (!slices.empty()) {
     std::array<IoSlice, kMaxSlices> part;
     const std::size_t n = std::min(slices.size(), kMaxSlices);
@@ -86,6 +92,24 @@ IoResult FileSwapDevice::transfer(bool writing, std::uint64_t first, std::span<c
     slices = slices.subspan(n);
   }
   return IoResult::kOk;
+}
+
+/// A write where the file has no space yet makes the file system find some, and meanwhile ext4 lets nobody
+/// read: with two threads the reads then waited 2.5 ms each, 40 % of their time. Where space is reserved, a
+/// write needs only a shared lock. A file system that cannot, or is full, is not asked again.
+void FileSwapDevice::reserve(std::uint64_t from, std::uint64_t to) {
+  std::uint64_t have = reserved_.load(std::memory_order_relaxed);
+  const std::uint64_t end = offset_ + size_.value() * kPageSize;
+  if (to <= have || have >= end) return;
+  from = std::max(from, have);
+  const std::uint64_t upto = std::min(end, to + std::clamp(to / 4, kLeastAhead, kMostAhead));
+  // Others go on writing meanwhile: at worst the old way.
+  if (!reserved_.compare_exchange_strong(have, upto, std::memory_order_relaxed)) return;
+  const long answer =
+      raw_syscall(kSysFallocate, fd(), kKeepSize, static_cast<long>(from), static_cast<long>(upto - from));
+  if (answer == 0) return;
+  const bool again = answer == kEintr || answer == kEbadf;
+  reserved_.store(again ? have : end, std::memory_order_relaxed);
 }
 
 /// The system-call loop: goes on after a short transfer or a signal, reopens once.

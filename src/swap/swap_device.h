@@ -71,7 +71,8 @@ class FileSwapDevice final : public SwapDevice {
     int (*open)(void* context);
     void* context;
   };
-  /// Blocks lie in the file from `offset` (page-aligned) on. The descriptor stays the caller's.
+  /// Blocks lie in the file from `offset` (page-aligned) on. The descriptor stays the caller's. Space in the
+  /// file is asked for ahead of the writes, where the file system can (see reserve()).
   /// `rings` lets reads go on beside other work; without them they do not.
   FileSwapDevice(int fd, ByteCount offset, PageCount size, Reopen reopen = {nullptr, nullptr},
                  IoRings* rings = nullptr);
@@ -90,6 +91,7 @@ class FileSwapDevice final : public SwapDevice {
   IoResult transfer(bool writing, std::uint64_t first, std::span<const IoSlice> slices);
   IoResult transfer_slices(bool writing, std::uint64_t at, std::span<IoSlice> slices);
   bool reopen();
+  void reserve(std::uint64_t from, std::uint64_t to);
 
   std::atomic<int> fd_;
   std::uint64_t offset_;
@@ -97,6 +99,7 @@ class FileSwapDevice final : public SwapDevice {
   Reopen reopen_;
   IoRings* rings_;
   std::atomic<std::uint64_t> calls_{0};
+  std::atomic<std::uint64_t> reserved_{0};  // the file has space up to here, as far as we know
 };
 
 /// Blocks in memory that the caller owns: for tests and the laboratory.

@@ -456,13 +456,10 @@ class SwapPager::GetCluster {
 
   IoResult read(SwapDevice& device, std::uint64_t block, std::byte* to, PageCount n) {
     const FunctionRef<void()>* const work = std::exchange(work_, nullptr);
-    if (work == nullptr || pager_.buffer_count_ < 2 || pager_.working_.exchange(true)) {
-      return device.read(block, to, n);
-    }
+    // Work may need a second buffer.
+    if (work == nullptr || pager_.buffer_count_ < 2) return device.read(block, to, n);
     const IoSlice slice{to, to_bytes(n).value()};
-    const IoResult result = device.read_while(block, {&slice, 1}, *work);
-    pager_.working_.store(false);
-    return result;
+    return device.read_while(block, {&slice, 1}, *work);
   }
 
   bool verify(std::size_t i) {

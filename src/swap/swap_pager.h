@@ -152,9 +152,6 @@ class SwapPager final : public Pager {
   std::atomic<std::uint32_t> free_buffers_{0};  // bit i: buffer i is free; waiters sleep on the word
   std::atomic<std::uint32_t> buffer_waiters_{0};
   bool quiesced_ = false;
-  // Somebody works during a read. Only one at a time: work may need a second buffer, and those who wait for
-  // one while they hold another must not wait for each other.
-  std::atomic<bool> working_{false};
   mutable std::atomic<bool> nearly_full_{false};
   std::uint64_t low_water_;
   std::uint64_t high_water_;

@@ -62,6 +62,7 @@ struct SwapSpace::Header {
   std::uint64_t chunks;
   std::uint64_t chunk_words;  // words of a set of chunks
   std::uint64_t capacity;
+  std::uint64_t reached;  // blocks from here on were never given out; only a hint
   std::uint64_t blist_at, blist_bytes;
   std::uint64_t touched_at, summary_at, counts_at, bitmaps_at, bitmap_bytes;
   std::uint64_t bytes;
@@ -223,9 +224,8 @@ void SwapSpace::drop_counts(BlockRun run) {
   give_back(end);
 }
 
-BlockRun SwapSpace::allocate(unsigned holder, PageCount max) {
-  CHECK(holder < kMaxHolders, holder);
-  const Section section(*this);
+/// The first run behind the cursor, round and round, that is as long as any.
+BlockRun SwapSpace::take_longest(PageCount max) {
   // The root's hint says how long the longest run is, exactly, up to a leaf.
   std::uint64_t min = std::min(max.value(), blist_.largest().value());
   if (min == Blist::kLeafBlocks) min = max.value();
@@ -234,7 +234,24 @@ BlockRun SwapSpace::allocate(unsigned holder, PageCount max) {
     run = blist_.allocate(PageCount{min}, max);
     min = min > Blist::kLeafBlocks ? std::max(min / 2, Blist::kLeafBlocks) : min / 2;
   }
+  return run;
+}
+
+BlockRun SwapSpace::allocate(unsigned holder, PageCount max) {
+  CHECK(holder < kMaxHolders, holder);
+  const Section section(*this);
+  const bool from_start = blist_.cursor().value() == 0;
+  BlockRun run = take_longest(max);
+  if (!run.empty() && !from_start && run.first.value() >= header_->reached) {
+    // Nothing was written here so far. Turns round first: a block that was is cheaper to write again (to a
+    // new one a file system must give space, and meanwhile lets nobody read), and the file grows no more than
+    // it must.
+    CHECK(blist_.free(run), run.first.value());
+    blist_.rewind();
+    run = take_longest(max);
+  }
   if (run.empty()) return run;
+  header_->reached = std::max(header_->reached, std::uint64_t{run.first.value()} + run.count.value());
   add_counts(run);
   mark(holder, run);
   return run;

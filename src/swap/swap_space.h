@@ -45,7 +45,7 @@ class SwapSpace {
   void set_self(unsigned holder) { self_ = holder; }
 
   /// As many contiguous blocks as there are anywhere, up to `max`, in one stripe, referenced by `holder`;
-  /// empty when the space is full.
+  /// empty when the space is full. Of equally long runs one that was in use before is preferred.
   [[nodiscard]] BlockRun allocate(unsigned holder, PageCount max);
   /// One more reference to blocks that somebody else references already.
   void reference(unsigned holder, BlockRun run);
@@ -86,6 +86,7 @@ class SwapSpace {
   template <class Use>
   void for_each_word(unsigned holder, Use use) const;
 
+  [[nodiscard]] BlockRun take_longest(PageCount max);
   void mark(unsigned holder, BlockRun run);
   void unmark(unsigned holder, BlockRun run);
   void add_counts(BlockRun run);

@@ -35,6 +35,7 @@ bool PageDaemon::reclaim(PageCount at_least) {
 void PageDaemon::work_ahead() {
   const std::uint64_t target = system_.free_target();
   const std::uint64_t free = system_.free_frames().free_count();
+  // The lock also keeps the pager's promise: only one thread at a time uses the pager during a read.
   if (free >= target || !run_lock_.try_lock()) return;
   Run run;
   run.goal = std::min<std::uint64_t>(target - free, kAhead);

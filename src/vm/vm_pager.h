@@ -51,7 +51,8 @@ class Pager {
                                 std::span<const FrameNumber> frames) = 0;
 
   /// The same; may call work() once while the device reads, with no lock of the pager held. work() may use
-  /// the pager.
+  /// get_pages() and put(), but of all threads that are inside work() only one at a time: it may need a
+  /// second buffer, and those who wait for one while they hold another must not wait for each other.
   virtual PagerReturn get_pages_while(PagerHandle& handle, PageIndex first,
                                       std::span<const FrameNumber> frames, FunctionRef<void()> /*work*/) {
     return get_pages(handle, first, frames);

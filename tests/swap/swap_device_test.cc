@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -101,6 +102,30 @@ TEST(FileSwapDevice, FullDiskIsNoSpace) {
   close(fd);
 }
 
+std::uint64_t space_of(const TempFile& file) {
+  struct stat st {};
+  EXPECT_EQ(fstat(file.fd, &st), 0);
+  return static_cast<std::uint64_t>(st.st_blocks) * 512;
+}
+
+TEST(FileSwapDevice, ReservesSpaceAheadOfWrites) {
+  constexpr std::uint64_t kPages = 2048;
+  TempFile file;
+  ASSERT_EQ(ftruncate(file.fd, kPages * kPageSize), 0);
+  if (fallocate(file.fd, FALLOC_FL_KEEP_SIZE, 0, kPageSize) != 0) GTEST_SKIP() << "not on this file system";
+  FileSwapDevice device(file.fd, ByteCount{0}, PageCount{kPages});
+  SharedMemory buffer(kPageSize);
+  ASSERT_EQ(device.write(0, buffer.data(), PageCount{1}), IoResult::kOk);
+  const std::uint64_t once = space_of(file);
+  EXPECT_GE(once, std::uint64_t{4} << 20);
+  ASSERT_EQ(device.write(700, buffer.data(), PageCount{1}), IoResult::kOk);
+  EXPECT_EQ(space_of(file), once) << "there was space already";
+  ASSERT_EQ(device.write(kPages - 1, buffer.data(), PageCount{1}), IoResult::kOk);
+  struct stat st {};
+  ASSERT_EQ(fstat(file.fd, &st), 0);
+  EXPECT_EQ(st.st_size, static_cast<off_t>(kPages * kPageSize)) << "never beyond the device";
+}
+
 // ---- Reads beside other work ----
 
 /// A file of 64 pages with a pattern, read through rings.
@@ -165,6 +190,28 @@ TEST(ReadWhile, ManyThreadsShareFewRings) {
   }
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(wrong.load(), 0);
+}
+
+TEST(ReadWhile, TwoReadsAreUnderWayAtOnce) {
+  if (!rings_work_here()) GTEST_SKIP() << "no io_uring here";
+  RingRig rig;
+  std::atomic<int> inside{0};
+  std::atomic<int> met{0};
+  const auto read = [&](std::uint64_t page) {
+    SharedMemory to(kPageSize);
+    const IoSlice slice{to.data(), kPageSize};
+    const IoResult result = rig.device.read_while(page, {&slice, 1}, [&] {
+      ++inside;
+      for (int i = 0; i < 10'000 && inside < 2; ++i) usleep(1000);
+      met += inside == 2 ? 1 : 0;
+    });
+    EXPECT_EQ(result, IoResult::kOk);
+    EXPECT_EQ(std::memcmp(to.data(), rig.contents.data() + page * kPageSize, kPageSize), 0);
+  };
+  std::thread other([&] { read(5); });
+  read(40);
+  other.join();
+  EXPECT_EQ(met, 2);
 }
 
 TEST(ReadWhile, AForkedChildMakesRingsOfItsOwn) {

@@ -325,6 +325,67 @@ TEST(SwapPager, OnAFileWithDirectIo) {
   close(fd);
 }
 
+/// A device whose reads wait until as many others are under way, each in its work.
+class MeetingDevice final : public SwapDevice {
+ public:
+  MeetingDevice(SwapDevice& below, int wanted) : below_(below), wanted_(wanted) {}
+  [[nodiscard]] PageCount size() const override { return below_.size(); }
+  IoResult read(std::uint64_t first, std::span<const IoSlice> to) override { return below_.read(first, to); }
+  IoResult write(std::uint64_t first, std::span<const IoSlice> from) override {
+    return below_.write(first, from);
+  }
+  IoResult read_while(std::uint64_t first, std::span<const IoSlice> to, FunctionRef<void()> work) override {
+    ++inside;
+    for (int i = 0; i < 10'000 && inside < wanted_; ++i) usleep(1000);
+    work();
+    return below_.read(first, to);
+  }
+  std::atomic<int> inside{0};
+
+ private:
+  SwapDevice& below_;
+  int wanted_;
+};
+
+TEST(SwapPager, TwoReadsHaveTheirWorkDoneAndOneOfThemWrites) {
+  Rig rig({.geometry = kOneDisk});
+  MeetingDevice device(*rig.disks[0], 2);
+  SwapDevice* const devices[] = {&device};
+  SwapPager pager({.space = *rig.space,
+                   .holder = 0,
+                   .devices = devices,
+                   .phys = rig.frames,
+                   .counters = rig.counters,
+                   .arena = rig.arena,
+                   .seed = 7,
+                   .bounce_buffers = 3});
+  PagerHandle handle;
+  std::vector<PagerReturn> verdicts(2);
+  const auto frames = frames_from(0, 2);
+  for (const FrameNumber f : frames) rig.fill(f, 1 + f.value());
+  pager.put_pages(handle, PageIndex{0}, frames, verdicts);
+  rig.fill(FrameNumber{2}, 9);
+  std::atomic<int> worked{0};
+  const auto get = [&](std::uint32_t i) {
+    const FrameNumber frame{10 + i};
+    const PagerReturn result = pager.get_pages_while(handle, PageIndex{i}, {&frame, 1}, [&] {
+      if (worked++ != 0) return;  // one thread at a time may use the pager
+      const FrameNumber dirty{2};
+      PagerReturn verdict = PagerReturn::kBad;
+      pager.put_pages(handle, PageIndex{7}, {&dirty, 1}, {&verdict, 1});
+      EXPECT_EQ(verdict, PagerReturn::kOk);
+    });
+    EXPECT_EQ(result, PagerReturn::kOk);
+    EXPECT_TRUE(rig.is(frame, 1 + i));
+  };
+  std::thread other([&] { get(1); });
+  get(0);
+  other.join();
+  EXPECT_EQ(device.inside, 2);
+  EXPECT_EQ(worked, 2);
+  pager.forget_all(handle);
+}
+
 // ---- Random histories ----
 
 using Model = std::map<std::uint64_t, std::uint64_t>;  // page index -> pattern

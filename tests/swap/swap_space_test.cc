@@ -69,6 +69,24 @@ TEST(SwapSpace, GivesTheLongestRunThereIs) {
   EXPECT_EQ(run.count.value(), 17u);
 }
 
+TEST(SwapSpace, TurnsRoundBeforeItGoesFurther) {
+  SharedMemory memory(SwapSpace::required_bytes(kSmall));
+  SwapSpace space = make(memory, kSmall);
+  std::vector<BlockRun> runs;
+  for (int i = 0; i < 10; ++i) runs.push_back(space.allocate(0, PageCount{64}));
+  EXPECT_EQ(runs[9].first.value(), 576u);
+  space.release(0, runs[3]);
+  EXPECT_EQ(space.allocate(0, PageCount{64}).first.value(), runs[3].first.value());
+  space.release(0, {runs[5].first, PageCount{63}});
+  EXPECT_EQ(space.allocate(0, PageCount{64}).first.value(), 640u) << "long runs matter more";
+  for (std::uint32_t i = 0; i < 200; ++i) {  // rewriting needs no more than it holds at once
+    space.release(0, runs[6 + i % 4]);
+    runs[6 + i % 4] = space.allocate(0, PageCount{64});
+    EXPECT_LE(runs[6 + i % 4].first.value(), 640u);
+  }
+  EXPECT_TRUE(space.verify());
+}
+
 void random_holders(std::uint64_t seed) {
   Random random(seed);
   SwapGeometry g{.device_pages = {random.between(1, 40000)}, .slots = 1};
