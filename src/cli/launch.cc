@@ -99,7 +99,10 @@ ChildEnd run_child(const std::string& path, const std::vector<std::string>& argu
   const std::vector<char*> argv = pointers(arguments);
   const std::vector<char*> envp = pointers(environment);
   int report[2];  // execve closes it; on failure the child writes errno into it
-  if (pipe2(report, O_CLOEXEC) != 0) throw UserError(fmt::format("pipe: {}", std::strerror(errno)));
+  if (pipe2(report, O_CLOEXEC) != 0) {
+    throw UserError(errno == EMFILE ? std::string("too many open files: raise the limit (ulimit -n)")
+                                    : fmt::format("pipe: {}", std::strerror(errno)));
+  }
   sigset_t all;
   sigset_t mask;
   sigfillset(&all);

@@ -52,7 +52,8 @@ void add_run(CLI::App& app, Arguments* a) {
       app.add_subcommand("run", "Run a program, and all its children, in a bounded amount of memory");
   run->add_option("--ram", a->ram,
                   "Memory for the program and its children together (default: half of what is available)")
-      ->type_name("SIZE");
+      ->type_name("SIZE")
+      ->take_last();
   run->add_option(
          "--swap", a->run.swap,
          "Where to page out: PATH[:SIZE], a directory (default $ENCHILADA_SWAP_DIR or /var/tmp), a file or a "
@@ -61,9 +62,11 @@ void add_run(CLI::App& app, Arguments* a) {
       ->allow_extra_args(false);
   run->add_option("--compressed", a->compressed,
                   "Part of --ram that holds pages compressed before they go to swap (default: none)")
-      ->type_name("SIZE");
+      ->type_name("SIZE")
+      ->take_last();
   run->add_option("--stats", a->run.stats_file, "Write all counters to this file as JSON (docs/stats.md)")
-      ->type_name("FILE");
+      ->type_name("FILE")
+      ->take_last();
   run->add_option("--set", a->run.settings,
                   "Choose how a mechanism works; '--set help' lists them; may be repeated")
       ->type_name("MECHANISM=MODE")

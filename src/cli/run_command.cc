@@ -171,30 +171,40 @@ OwnedDescriptor open_stats(const std::string& path) {
   return OwnedDescriptor(fd);
 }
 
-void write_all(int fd, const std::string& text) {
+/// False, and errno: not all could be written.
+bool write_all(int fd, const std::string& text) {
   for (std::size_t at = 0; at < text.size();) {
     const ssize_t n = write(fd, text.data() + at, text.size() - at);
     if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return;
+    if (n <= 0) return false;
     at += static_cast<std::size_t>(n);
   }
+  return true;
 }
 
 void tell(const RunOptions& options, const RunReport& report, int stats) {
-  if (stats >= 0) write_all(stats, summary_json(report));
+  if (stats >= 0 && !write_all(stats, summary_json(report))) {
+    (void)write_all(STDERR_FILENO, fmt::format("enchilada: --stats {}: cannot be written: {}\n",
+                                               options.stats_file, std::strerror(errno)));
+  }
   if (options.quiet) return;
   if (report.processes == 0) {
-    write_all(STDERR_FILENO, fmt::format("enchilada: {} was not managed: it did not load enchilada's library"
-                                         " (LD_PRELOAD ignored or cleared)\n",
-                                         report.program));
+    (void)write_all(STDERR_FILENO,
+                    fmt::format("enchilada: {} was not managed: it did not load enchilada's library"
+                                " (LD_PRELOAD ignored or cleared)\n",
+                                report.program));
     return;
   }
-  write_all(STDERR_FILENO, summary_text(report));
+  (void)write_all(STDERR_FILENO, summary_text(report));
 }
 
 }  // namespace
 
 int run_command(const RunOptions& options) {
+  if (const char* outer = std::getenv(kTreeVariable); outer != nullptr && *outer != 0) {
+    throw UserError(
+        "run: this shell runs under `enchilada run` already, and so does all that is started in it");
+  }
   const std::uint64_t frames = chosen_ram(options);
   for (const std::string& setting : options.settings) check_setting(setting);
   const ProgramInfo program = check_program(options.command.front());
@@ -204,10 +214,11 @@ int run_command(const RunOptions& options) {
   const TreeConfig config = make_config(options, frames, swap);
   for (const OpenedSwap& s : swap) {
     if (!s.direct && !options.quiet) {
-      write_all(STDERR_FILENO,
-                fmt::format("enchilada: note: no direct I/O in {}: the page cache holds a second copy of "
-                            "what is swapped out\n",
-                            s.place));
+      (void)write_all(
+          STDERR_FILENO,
+          fmt::format("enchilada: note: no direct I/O in {}: the page cache holds a second copy of "
+                      "what is swapped out\n",
+                      s.place));
     }
   }
   const OwnedDescriptor stats = open_stats(options.stats_file);

@@ -202,7 +202,9 @@ void Live::make_machine() {
   if (!made.ok()) {
     switch (made.error()) {
       case HostError::kNoUserfaultfd:
-        give_up({"userfaultfd is refused here; `enchilada doctor` says what to change"});
+        give_up(
+            {"userfaultfd is refused to this program (a sandbox, or valgrind?); `enchilada doctor` says "
+             "whether it is to all"});
       case HostError::kNoMove:
         give_up({"this kernel has no UFFDIO_MOVE; leave the transport to enchilada"});
       case HostError::kAddressTaken:
@@ -242,6 +244,9 @@ void Live::make_engine() {
 
 FaultResult Live::fault(VirtAddr address, Access access) {
   constexpr std::uint64_t kPatience = 30'000'000'000;
+  constexpr std::uint64_t kPatienceWithDisk = 2'000'000'000;  // it may be full only for a moment
+  const SwapPagerStats& swap = pager_->stats();
+  const std::uint64_t refused = swap.no_space.load() + swap.write_errors.load();
   std::uint64_t waited_since = 0;
   for (;;) {
     gate_.lock_shared();
@@ -251,7 +256,9 @@ FaultResult Live::fault(VirtAddr address, Access access) {
     // Everything of ours is pinned, or swap takes nothing. Siblings may have frames; a pin may end soon.
     const std::uint64_t now = monotonic_ns();
     if (waited_since == 0) waited_since = now;
-    if (swap_space().available().value() == 0 || now - waited_since > kPatience) out_of_memory();
+    const bool refuses = swap.no_space.load() + swap.write_errors.load() != refused;
+    const std::uint64_t patience = refuses ? kPatienceWithDisk : kPatience;
+    if (swap_space().available().value() == 0 || now - waited_since > patience) out_of_memory();
     const PageCount got = tree_.take_or_wait(PageCount{16}, 10'000'000);
     if (got.value() != 0) tree_.give_back(got);  // the engine takes them through the machine
   }
@@ -262,8 +269,17 @@ void Live::out_of_memory() {
     give_up_killed(
         {"swap is full: the program cannot go on; give it more with --swap PATH:SIZE, or more --ram"});
   }
-  give_up_killed(
-      {"no memory can be freed: swap cannot be written, or --ram is too small for what is pinned"});
+  if (pager_->stats().no_space.load() != 0) {
+    give_up_killed(
+        {"the disk that swap is on is full: the program cannot go on; make room there, or choose another "
+         "with "
+         "--swap"});
+  }
+  if (pager_->stats().write_errors.load() != 0) {
+    give_up_killed(
+        {"swap cannot be written (I/O errors): the program cannot go on; choose another with --swap"});
+  }
+  give_up_killed({"no memory can be freed: --ram is too small for what is pinned (mlock, calls that wait)"});
 }
 
 void Live::become_child(ProcessSlot slot) {
