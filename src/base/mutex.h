@@ -23,6 +23,7 @@ enum class LockRank : std::uint8_t {
   kPmap = 40,
   kPvList = 50,
   kSwapSpace = 60,
+  kSwapDrain = 65,
   kFreeList = 70,
   kPageQueue = 80,
   kLeaf = 90,

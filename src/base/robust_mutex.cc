@@ -7,15 +7,14 @@
 namespace enchilada {
 namespace {
 
-// The lock order cannot see shared memory's locks by itself: they count as leaves.
-void note_acquired([[maybe_unused]] const void* lock) noexcept {
+void note_acquired([[maybe_unused]] const void* lock, [[maybe_unused]] LockRank rank) noexcept {
 #ifdef ENCHILADA_LOCK_RANKS
-  lock_order::acquired(lock, LockRank::kLeaf, false);
+  lock_order::acquired(lock, rank, false);
 #endif
 }
-void note_released([[maybe_unused]] const void* lock) noexcept {
+void note_released([[maybe_unused]] const void* lock, [[maybe_unused]] LockRank rank) noexcept {
 #ifdef ENCHILADA_LOCK_RANKS
-  lock_order::released(lock, LockRank::kLeaf);
+  lock_order::released(lock, rank);
 #endif
 }
 
@@ -28,7 +27,7 @@ RobustMutex::Outcome RobustMutex::lock(std::uint32_t self,
   Outcome outcome = Outcome::kClean;
   if (!word_.compare_exchange_strong(expected, self, std::memory_order_acquire))
     outcome = lock_slow(self, is_alive);
-  note_acquired(this);
+  note_acquired(this, rank_);
   return outcome;
 }
 
@@ -59,7 +58,7 @@ RobustMutex::Outcome RobustMutex::lock_slow(std::uint32_t self,
 }
 
 void RobustMutex::unlock(std::uint32_t self) noexcept {
-  note_released(this);
+  note_released(this, rank_);
   const std::uint32_t old = word_.exchange(0, std::memory_order_release);
   CHECK((old & kMaxId) == self, old, self);
   if ((old & kWaiters) != 0) futex_wake_shared(word_, 1);

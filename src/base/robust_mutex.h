@@ -14,6 +14,7 @@
 #include <cstdint>
 
 #include "base/function_ref.h"
+#include "base/mutex.h"
 #include "base/thread_annotations.h"
 
 namespace enchilada {
@@ -27,7 +28,8 @@ class CAPABILITY("robust_mutex") RobustMutex {
   static constexpr std::uint32_t kMaxId = (1u << 31) - 1;
   static constexpr std::uint64_t kPatience = 20'000'000;  // ns between two looks at the owner's health
 
-  constexpr RobustMutex() = default;
+  /// Where it stands in the lock order; in memory that was only zeroed it is not checked.
+  constexpr explicit RobustMutex(LockRank rank = LockRank::kLeaf) : rank_(rank) {}
   RobustMutex(const RobustMutex&) = delete;
   RobustMutex& operator=(const RobustMutex&) = delete;
 
@@ -47,6 +49,7 @@ class CAPABILITY("robust_mutex") RobustMutex {
   void announce_waiter(std::uint32_t seen) noexcept;
 
   std::atomic<std::uint32_t> word_{0};
+  LockRank rank_;
 };
 
 }  // namespace enchilada

@@ -67,7 +67,7 @@ struct CompressedStore::Header {
   // Positions only grow; a position's place in the ring is its remainder.
   std::uint64_t head, tail;
   Stats stats;
-  alignas(64) RobustMutex drain_lock;
+  alignas(64) RobustMutex drain_lock{LockRank::kSwapDrain};
   std::uint32_t draining;  // of the following; changed with both locks held
   std::array<PackedNumber, kDrainPages> drained;
 
