@@ -28,9 +28,17 @@ Mutex fork_lock;
 std::atomic<ForkStage> stage{ForkStage::kNone};
 ProcessSlot child_slot = kNoSlot;
 std::uint64_t saved_mask = 0;
-std::uint32_t forking_tid = 0;
+/// The fork was begun inside libc, which calls the handlers below and nothing else of ours.
+bool inside_libc = false;
+int saved_errno = 0;
+/// From the moment it has the lock, in the parent.
+std::atomic<std::uint32_t> forking_tid{0};
 std::atomic<bool> child_done{false};
 std::atomic<bool> helper_running{false};
+
+bool forks_now() {
+  return forking_tid.load() == static_cast<std::uint32_t>(raw_syscall(SYS_gettid));
+}
 
 std::uint64_t block_signals() {
   const std::uint64_t all = ~kOurs;
@@ -60,17 +68,46 @@ bool charge_child() {
   return false;
 }
 
+/// The parent's books after a fork; pid 0: there is a child, which must sign its slot by itself.
+void settle_child(int pid) {
+  if (stage.load() != ForkStage::kPrepared || pid == 0) return;
+  if (pid > 0) {
+    live().tree().child_made(child_slot, static_cast<std::uint32_t>(pid));
+  } else {
+    live().swap_space().drop_holder(child_slot.value());
+    live().tree().abort_fork(child_slot);
+  }
+}
+
+void lock_forks() NO_THREAD_SAFETY_ANALYSIS {
+  const std::uint64_t mask = block_signals();
+  fork_lock.lock();
+  saved_mask = mask;
+  inside_libc = false;
+  forking_tid.store(static_cast<std::uint32_t>(raw_syscall(SYS_gettid)));
+}
+
+void unlock_forks(bool has_child) NO_THREAD_SAFETY_ANALYSIS {
+  stage.store(ForkStage::kNone);
+  forking_tid.store(0);
+  const std::uint64_t mask = saved_mask;
+  fork_lock.unlock();
+  if (has_child) start_helper_thread();
+  set_signals(mask);
+}
+
 // The locks of a fork are taken in one function and released in another, or in another process: beyond what
 // the analysis can follow.
 void prepare() NO_THREAD_SAFETY_ANALYSIS {
   if (!live().ready() || live().pid() != static_cast<std::uint32_t>(raw_syscall(SYS_getpid))) return;
-  if (stage.load() == ForkStage::kNone) {
-    const std::uint64_t mask = block_signals();
-    fork_lock.lock();
-    saved_mask = mask;
+  if (!forks_now()) {
+    const int before = errno;
+    lock_forks();
+    inside_libc = true;
+    saved_errno = before;
   }
   live().gate().lock();
-  forking_tid = static_cast<std::uint32_t>(raw_syscall(SYS_gettid));
+  if (inside_libc) errno = 0;  // what it is afterwards tells whether the fork failed: see parent()
   if (!charge_child()) {
     stage.store(ForkStage::kDenied);
     return;
@@ -82,12 +119,20 @@ void prepare() NO_THREAD_SAFETY_ANALYSIS {
 }
 
 void parent() NO_THREAD_SAFETY_ANALYSIS {
-  if (!live().ready() || stage.load() == ForkStage::kNone) return;
+  if (!live().ready() || !forks_now()) return;
+  // libc itself relies on errno: from the system call to these handlers, of which ours is the first, it changes
+  // only when the call has failed.
+  const bool failed = errno != 0;
   if (stage.load() == ForkStage::kPrepared) {
     live().host().after_fork_parent();
     reapply_foreign_protection();
   }
   live().gate().unlock();
+  if (!inside_libc) return;  // finish_fork() is still to come, with the child's pid
+  const int before = saved_errno;  // libc puts the fork's own back if that has failed
+  settle_child(failed ? -1 : 0);
+  unlock_forks(!failed);
+  if (!failed) errno = before;
 }
 
 /// MADV_DONTFORK and MADV_WIPEONFORK ranges, and what the map says of them.
@@ -136,11 +181,13 @@ void child() NO_THREAD_SAFETY_ANALYSIS {
   child_body();
   helper_running.store(false);
   stage.store(ForkStage::kNone);
+  forking_tid.store(0);
   live().gate().reset_after_fork();
   fork_lock.unlock();
   apply_inheritance();
   live().tree().set_live();
   start_helper_thread();
+  if (inside_libc) errno = saved_errno;
   set_signals(saved_mask);
 }
 
@@ -223,40 +270,26 @@ void register_fork_handlers() {
 
 long reserve_fork() NO_THREAD_SAFETY_ANALYSIS {
   if (!live().ready()) return 0;
-  const std::uint64_t mask = block_signals();
-  fork_lock.lock();
+  lock_forks();
   // The real reservation is made in prepare(), with the engine quiescent; here only what can be refused
   // politely.
   ProcessTree& tree = live().tree();
-  saved_mask = mask;
   live().gate().lock();
   const bool possible = charge_child();
   if (possible) tree.abort_fork(child_slot);
   live().gate().unlock();
   if (!possible) {
-    fork_lock.unlock();
-    set_signals(mask);
+    unlock_forks(false);
     return -EAGAIN;
   }
   stage.store(ForkStage::kReserved);
   return 0;
 }
 
-void finish_fork(int pid) NO_THREAD_SAFETY_ANALYSIS {
-  if (!live().ready() || stage.load() == ForkStage::kNone) return;
-  if (stage.load() == ForkStage::kPrepared) {
-    if (pid > 0) {
-      live().tree().child_made(child_slot, static_cast<std::uint32_t>(pid));
-    } else {
-      live().swap_space().drop_holder(child_slot.value());
-      live().tree().abort_fork(child_slot);
-    }
-  }
-  stage.store(ForkStage::kNone);
-  const std::uint64_t mask = saved_mask;
-  fork_lock.unlock();
-  if (pid > 0) start_helper_thread();
-  set_signals(mask);
+void finish_fork(int pid) {
+  if (!live().ready() || !forks_now()) return;
+  settle_child(pid);
+  unlock_forks(pid > 0);
 }
 
 void fork_prepare() {
@@ -270,8 +303,7 @@ void fork_child() {
 }
 
 bool is_forking_thread() {
-  return stage.load() == ForkStage::kPrepared &&
-         forking_tid == static_cast<std::uint32_t>(raw_syscall(SYS_gettid));
+  return stage.load() == ForkStage::kPrepared && forks_now();
 }
 
 bool continue_forked_child() {
