@@ -407,6 +407,47 @@ PROBE(thread_attributes_on_the_heap) {  // read when libc has blocked all signal
   EXPECT(pthread_attr_destroy(attributes) == 0);
 }
 
+PROBE(thread_attributes_with_a_signal_mask) {  // managed memory and system calls on it, whatever is blocked
+  static char* shared;
+  shared = heap(ram());
+  fill(shared, ram(), 21);
+  push_out();
+  const auto body = [](void* blocks) -> void* {
+    EXPECT_PATTERN(shared, ram(), 21);
+    char* own = heap(2 * ram());
+    fill(own, 2 * ram(), 22);
+    EXPECT_PATTERN(own, 2 * ram(), 22);
+    const int fd = scratch_file();
+    EXPECT(write(fd, shared, kMiB) == static_cast<ssize_t>(kMiB));
+    EXPECT(pread(fd, own, kMiB, 0) == static_cast<ssize_t>(kMiB));
+    EXPECT_PATTERN(own, kMiB, 21);
+    EXPECT(close(fd) == 0);
+    free(own);
+    sigset_t now;
+    EXPECT(pthread_sigmask(SIG_BLOCK, nullptr, &now) == 0);
+    for (const int signal : {SIGBUS, SIGSEGV, SIGSYS, SIGTERM, SIGUSR1}) {
+      EXPECT_EQ(sigismember(&now, signal), signal == SIGUSR1 || blocks != nullptr);
+    }
+    return nullptr;
+  };
+  sigset_t all, one, before;
+  sigfillset(&all);
+  sigemptyset(&one);
+  sigaddset(&one, SIGUSR1);
+  for (const bool blocks : {true, false}) {
+    pthread_attr_t attributes;
+    EXPECT(pthread_attr_init(&attributes) == 0);
+    EXPECT(pthread_attr_setsigmask_np(&attributes, blocks ? &all : &one) == 0);
+    // The creator's mask does not count: it is the opposite.
+    EXPECT(pthread_sigmask(SIG_SETMASK, blocks ? &one : &all, &before) == 0);
+    pthread_t thread;
+    EXPECT(pthread_create(&thread, &attributes, body, blocks ? &attributes : nullptr) == 0);
+    EXPECT(pthread_join(thread, nullptr) == 0);
+    EXPECT(pthread_sigmask(SIG_SETMASK, &before, nullptr) == 0);
+    EXPECT(pthread_attr_destroy(&attributes) == 0);
+  }
+}
+
 PROBE(cancelled_in_a_blocking_read) {
   static int ends[2];
   EXPECT(pipe(ends) == 0);
