@@ -87,12 +87,23 @@ void lock_forks() NO_THREAD_SAFETY_ANALYSIS {
   forking_tid.store(static_cast<std::uint32_t>(raw_syscall(SYS_gettid)));
 }
 
+/// Of a process that cannot listen while it sleeps (after unshare(CLONE_NEWPID) it gets no more threads): what
+/// its siblings would ask for goes to them before they do. All signals are blocked.
+void yield_frames() {
+  ProcessTree& tree = live().tree();
+  const std::uint64_t least = tree.config().minimum_frames;
+  const std::uint64_t used = tree.used().value();
+  if (used <= least) return;
+  const ReadLock gate(live().gate());
+  (void)live().system().daemon().give_back(PageCount{used - least});
+}
+
 void unlock_forks(bool has_child) NO_THREAD_SAFETY_ANALYSIS {
   stage.store(ForkStage::kNone);
   forking_tid.store(0);
   const std::uint64_t mask = saved_mask;
   fork_lock.unlock();
-  if (has_child) start_helper_thread();
+  if (has_child && !start_helper_thread()) yield_frames();
   set_signals(mask);
 }
 
@@ -169,9 +180,11 @@ void child_body() {
   if (!live().host().after_fork_child(survivor))
     give_up({"a forked child gets no userfaultfd: cannot go on"});
   reapply_foreign_protection();
-  if (live().tree().child_started(child_slot) != TreeStatus::kOk) {
+  const TreeStatus started = live().tree().child_started(child_slot);
+  if (started == TreeStatus::kLost) {
     give_up({"a forked child lost its memory because its parent was killed during the fork"});
   }
+  if (started != TreeStatus::kOk) give_up({"a forked child cannot go on: ", describe(started)});
   live().become_child(child_slot);
 }
 
@@ -238,15 +251,18 @@ enchilada_raw_thread:
         ud2
 )");
 
-void start_helper_thread() {
+bool start_helper_thread() {
   bool expected = false;
-  if (!helper_running.compare_exchange_strong(expected, true)) return;
+  if (!helper_running.compare_exchange_strong(expected, true)) return true;
   // A block for the stack and, above it, a thread control block of its own, so that stray uses of
   // thread-local storage (stack protector, errno) do not touch another thread's.
   constexpr std::size_t kTls = 64 << 10;
   const long block = raw_syscall(SYS_mmap, 0, kHelperStack + kTls, PROT_READ | PROT_WRITE,
                                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (block < 0) return;
+  if (block < 0) {
+    helper_running.store(false);
+    return false;
+  }
   auto* tcb = reinterpret_cast<std::uint64_t*>(block + static_cast<long>(kHelperStack + kTls - 4096));
   tcb[0] = reinterpret_cast<std::uint64_t>(tcb);  // fs:0, the thread pointer
   tcb[2] = reinterpret_cast<std::uint64_t>(tcb);  // fs:16, as glibc's header.self
@@ -262,6 +278,7 @@ void start_helper_thread() {
     raw_syscall(SYS_munmap, block, kHelperStack + kTls);
     helper_running.store(false);
   }
+  return tid >= 0;
 }
 
 void register_fork_handlers() {

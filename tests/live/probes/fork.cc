@@ -828,6 +828,51 @@ PROBE(daemon_then_fork) {
   wait_until_gone(answer);
 }
 
+PROBE(a_pid_namespace_of_their_own) {
+  char* p = heap(ram());
+  fill(p, ram(), 67);
+  push_out();
+  if (unshare((geteuid() != 0 ? CLONE_NEWUSER : 0) | CLONE_NEWPID) != 0) {
+    EXPECT(errno == EPERM || errno == ENOSYS || errno == ENOSPC);  // not allowed here
+    return;
+  }
+  const pid_t first = fork();
+  if (first == 0) {
+    EXPECT_EQ(getpid(), 1);
+    const pid_t killed = fork();
+    if (killed == 0) {
+      for (uint64_t round = 1;; round++) fill(p, ram(), round);
+    }
+    pid_t children[3];
+    for (int i = 0; i < 3; i++) {
+      children[i] = i % 2 ? fork() : fork_inside_libc();
+      if (children[i] > 0) continue;
+      EXPECT_PATTERN(p, ram(), 67);
+      EXPECT_EQ(work_in_child(static_cast<uint64_t>(i)), 0);
+      if (i == 2) execv(self_path(), heap_argv({"probe", "--child", "exec", "2"}));
+      _exit(0);
+    }
+    EXPECT(kill(killed, SIGKILL) == 0 && waitpid(killed, nullptr, 0) == killed);
+    EXPECT_PATTERN(p, ram(), 67);
+    for (const pid_t child : children) EXPECT_CHILD_OK(child);
+    const pid_t quick = vfork();
+    if (quick == 0) {
+      execl(self_path(), "probe", "--child", "work", "68", nullptr);
+      _exit(1);
+    }
+    EXPECT_CHILD_OK(quick);
+    fill(p, ram(), 69);
+    push_out();
+    _exit(first_wrong(p, ram(), 69) < 0 ? 0 : 1);
+  }
+  for (int round = 0; round < 3; round++) push_out();
+  EXPECT_PATTERN(p, ram(), 67);
+  EXPECT_CHILD_OK(first);
+  EXPECT(fork() == -1 && errno == ENOMEM);  // its number 1 is gone
+  EXPECT(fork_inside_libc() == -1 && errno == ENOMEM);
+  EXPECT_PATTERN(p, ram(), 67);
+}
+
 PROBE(a_process_that_makes_itself_a_daemon) {
   std::string path = scratch_folder() + "/probe-daemon-" + std::to_string(getpid());
   char* p = heap(ram());
