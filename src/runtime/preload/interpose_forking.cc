@@ -1,5 +1,5 @@
-// libc's functions that fork inside, by symbol: with our own fork() the parent knows the child's pid, there is no
-// fork on a stack that may be paged out, and too little --ram is an error and not the child's death.
+// libc's functions that fork inside, by symbol: with our own fork() the parent knows the child's pid, there
+// is no fork on a stack that may be paged out, and too little --ram is an error and not the child's death.
 #include <errno.h>
 #include <fcntl.h>
 #include <paths.h>

@@ -10,6 +10,7 @@
 #include "base/check.h"
 #include "runtime/preload/foreign.h"
 #include "runtime/preload/live.h"
+#include "runtime/preload/memory_calls.h"
 #include "runtime/preload/resident_heap.h"
 #include "runtime/preload/signals.h"
 #include "runtime/preload/syscalls.h"
@@ -87,8 +88,8 @@ void lock_forks() NO_THREAD_SAFETY_ANALYSIS {
   forking_tid.store(static_cast<std::uint32_t>(raw_syscall(SYS_gettid)));
 }
 
-/// Of a process that cannot listen while it sleeps (after unshare(CLONE_NEWPID) it gets no more threads): what
-/// its siblings would ask for goes to them before they do. All signals are blocked.
+/// Of a process that cannot listen while it sleeps (after unshare(CLONE_NEWPID) it gets no more threads):
+/// what its siblings would ask for goes to them before they do. All signals are blocked.
 void yield_frames() {
   ProcessTree& tree = live().tree();
   const std::uint64_t least = tree.config().minimum_frames;
@@ -131,15 +132,15 @@ void prepare() NO_THREAD_SAFETY_ANALYSIS {
 
 void parent() NO_THREAD_SAFETY_ANALYSIS {
   if (!live().ready() || !forks_now()) return;
-  // libc itself relies on errno: from the system call to these handlers, of which ours is the first, it changes
-  // only when the call has failed.
+  // libc itself relies on errno: from the system call to these handlers, of which ours is the first, it
+  // changes only when the call has failed.
   const bool failed = errno != 0;
   if (stage.load() == ForkStage::kPrepared) {
     live().host().after_fork_parent();
     reapply_foreign_protection();
   }
   live().gate().unlock();
-  if (!inside_libc) return;  // finish_fork() is still to come, with the child's pid
+  if (!inside_libc) return;        // finish_fork() is still to come, with the child's pid
   const int before = saved_errno;  // libc puts the fork's own back if that has failed
   settle_child(failed ? -1 : 0);
   unlock_forks(!failed);
@@ -385,6 +386,25 @@ std::size_t bytes_of(char* const* list) {
   return bytes;
 }
 
+/// The tree's variable, with the limit that the program has set and that the next image shall have.
+char* stage_tree_variable(Staging& staging) {
+  constexpr std::size_t kDigits = 20;
+  const std::size_t length = length_of(live().tree_variable());
+  auto* const text = static_cast<char*>(staging.take(length + 1 + kDigits + 1));
+  __builtin_memcpy(text, live().tree_variable(), length + 1);
+  const std::uint64_t limit = address_limit();
+  if (limit == ~std::uint64_t{0}) return text;
+  char digits[kDigits];
+  std::size_t n = 0;
+  for (std::uint64_t rest = limit; rest != 0 || n == 0; rest /= 10)
+    digits[n++] = static_cast<char>('0' + rest % 10);
+  char* at = text + length;
+  *at++ = kLimitMark;
+  while (n > 0) *at++ = digits[--n];
+  *at = 0;
+  return text;
+}
+
 /// The environment with the tree's variables put back if the program dropped or changed them.
 char** stage_environment(Staging& staging, char* const* envp) {
   const std::size_t n = count_of(envp);
@@ -425,7 +445,7 @@ char** stage_environment(Staging& staging, char* const* envp) {
                      length_of(live().preload_path()) + 1);
     out[used++] = fresh;
   }
-  out[used++] = staging.copy(live().tree_variable());
+  out[used++] = stage_tree_variable(staging);
   out[used] = nullptr;
   return out;
 }

@@ -36,8 +36,8 @@ struct ExecArguments {
 /// False: out of memory, or an argument is not readable (errno EFAULT).
 long stage_exec(const char* path, char* const* argv, char* const* envp, ExecArguments* staged);
 
-/// A helper thread that gives frames to siblings when they ask; made when the tree has a second process. False:
-/// there is none, because the kernel allows no thread.
+/// A helper thread that gives frames to siblings when they ask; made when the tree has a second process.
+/// False: there is none, because the kernel allows no thread.
 bool start_helper_thread();
 
 }  // namespace enchilada::runtime

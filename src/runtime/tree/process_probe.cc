@@ -136,11 +136,11 @@ void PidView::look(std::uint64_t home_namespace, std::uint64_t home_proc) noexce
 
 /// The launcher's /proc, as a folder that stays what it is; negative if this process does not see it.
 long PidView::open_proc() const noexcept {
-  const long proc = raw_syscall(__NR_openat, AT_FDCWD, reinterpret_cast<long>("/proc"),
-                                O_PATH | O_DIRECTORY | O_CLOEXEC);
+  const long proc =
+      raw_syscall(__NR_openat, AT_FDCWD, reinterpret_cast<long>("/proc"), O_PATH | O_DIRECTORY | O_CLOEXEC);
   struct stat about;
-  if (proc < 0 || (raw_syscall(__NR_fstat, proc, reinterpret_cast<long>(&about)) == 0 &&
-                   home_proc_ != 0 && about.st_dev == home_proc_)) {
+  if (proc < 0 || (raw_syscall(__NR_fstat, proc, reinterpret_cast<long>(&about)) == 0 && home_proc_ != 0 &&
+                   about.st_dev == home_proc_)) {
     return proc;
   }
   raw_syscall(__NR_close, proc);

@@ -25,9 +25,9 @@ ProcessProbe parse_stat(const char* text, std::uint64_t length) noexcept;
 std::uint32_t own_pid() noexcept;
 
 /// Process numbers as the members of a tree use them: those of the launcher's PID namespace. A member in a
-/// namespace below has another getpid() and cannot reach the others by kill(2), but the launcher's /proc shows
-/// them all by the right numbers. Where it has another /proc, it knows nobody's number, not even its own, and
-/// nobody is dead for it.
+/// namespace below has another getpid() and cannot reach the others by kill(2), but the launcher's /proc
+/// shows them all by the right numbers. Where it has another /proc, it knows nobody's number, not even its
+/// own, and nobody is dead for it.
 class PidView {
  public:
   /// The namespace (inode) and the /proc (device) of the calling process; 0 = not known.

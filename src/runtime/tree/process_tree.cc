@@ -102,7 +102,8 @@ const char* describe(TreeStatus status) noexcept {
     case TreeStatus::kLost:
       return "this process's share was taken away because its parent died during fork";
     case TreeStatus::kNoNumber:
-      return "it is in a PID namespace of its own with another /proc, where it cannot tell which processes of this "
+      return "it is in a PID namespace of its own with another /proc, where it cannot tell which processes "
+             "of this "
              "enchilada run are alive";
     case TreeStatus::kSystem:
       return "a system call failed while setting up the shared segment";

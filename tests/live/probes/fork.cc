@@ -97,6 +97,17 @@ CHILD_MODE(exec) {
   return 39;
 }
 
+// `--child limit BYTES`: this address-space limit is known and holds.
+CHILD_MODE(limit) {
+  rlimit limit{};
+  if (argc != 2 || getrlimit(RLIMIT_AS, &limit) != 0) return 41;
+  const auto bytes = static_cast<size_t>(atol(argv[1]));
+  if (limit.rlim_cur != bytes) return 42;
+  void* volatile too_much = malloc(bytes + kMiB);
+  if (too_much != nullptr) return 43;
+  return work_in_child(70);
+}
+
 // `--child big SECONDS`: holds memory until killed.
 CHILD_MODE(hold) {
   char* p = heap(2 * ram());
@@ -503,6 +514,29 @@ PROBE(exec_of_exec_of_exec) {
   }
   EXPECT_CHILD_OK(child);
   push_out();
+}
+
+PROBE(address_limit_goes_on_over_exec) {
+  const size_t bytes = 16 * ram();
+  const std::string text = std::to_string(bytes);
+  pid_t child = fork();
+  if (child == 0) {
+    rlimit limit{};
+    EXPECT(getrlimit(RLIMIT_AS, &limit) == 0);
+    limit.rlim_cur = bytes;
+    EXPECT(setrlimit(RLIMIT_AS, &limit) == 0);
+    pid_t spawned = 0;
+    EXPECT(posix_spawn(&spawned, self_path(), nullptr, nullptr,
+                       heap_argv({"probe", "--child", "limit", text}), environ) == 0);
+    EXPECT_CHILD_OK(spawned);
+    execv(self_path(), heap_argv({"probe", "--child", "limit", text}));
+    _exit(1);
+  }
+  EXPECT_CHILD_OK(child);
+  char shell[300];  // the limit passes through an image that knows nothing of it
+  snprintf(shell, sizeof shell, "ulimit -S -v %zu; exec sh -c '%s --child limit %zu'", bytes / 1024,
+           self_path(), bytes);
+  EXPECT_EQ(system(shell), 0);
 }
 
 PROBE(failed_exec_leaves_all_as_it_was) {
