@@ -157,6 +157,23 @@ int create_thread(pthread_t* thread, const pthread_attr_t* attributes, ThreadSta
   return 0;
 }
 
+}  // namespace
+
+void enchilada::runtime::copy_thread_attributes(const pthread_attr_t& given, pthread_attr_t* copy) {
+  void* low = nullptr;
+  std::size_t size = 0;
+  std::size_t guard = 0;
+  pthread_attr_getstacksize(&given, &size);
+  copy_but_stack(given, size, copy);
+  if (pthread_attr_getguardsize(&given, &guard) == 0) pthread_attr_setguardsize(copy, guard);
+  // Where no stack was given, this one ends at address zero.
+  if (pthread_attr_getstack(&given, &low, &size) == 0 && reinterpret_cast<std::uint64_t>(low) + size != 0) {
+    pthread_attr_setstack(copy, low, size);
+  }
+}
+
+namespace {
+
 Next<int(pthread_t)> next_pthread_cancel("pthread_cancel");
 pthread_once_t cancel_once = PTHREAD_ONCE_INIT;
 
