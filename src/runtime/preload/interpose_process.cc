@@ -320,6 +320,17 @@ ENCHILADA_EXPORT pid_t _Fork() noexcept {
   return static_cast<pid_t>(announced([] { return long{next_raw_fork()}; }));
 }
 
+// A process that is about to make its children in another PID namespace gets no more threads, and needs one.
+// With CLONE_NEWUSER it must have none.
+ENCHILADA_EXPORT int unshare(int flags) noexcept {
+  if (live().ready() && (flags & (CLONE_NEWPID | CLONE_NEWUSER)) == CLONE_NEWPID) start_helper_thread();
+  return static_cast<int>(with_errno(raw_syscall(SYS_unshare, flags)));
+}
+ENCHILADA_EXPORT int setns(int fd, int kind) noexcept {
+  if (live().ready() && kind == CLONE_NEWPID) start_helper_thread();
+  return static_cast<int>(with_errno(raw_syscall(SYS_setns, fd, kind)));
+}
+
 // vfork.S
 __attribute__((visibility("hidden"))) void enchilada_before_vfork() {
   live().start();

@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <threads.h>
 
 #include <algorithm>
@@ -17,6 +18,7 @@
 #include "runtime/preload/resident_malloc.h"
 #include "runtime/preload/signals.h"
 #include "runtime/preload/stack_switch.h"
+#include "runtime/preload/syscalls.h"
 #include "runtime/preload/thread.h"
 #include "runtime/preload/thread_holds.h"
 
@@ -57,6 +59,7 @@ void watch_thread_end() {
 }  // namespace enchilada::runtime
 
 using namespace enchilada::runtime;
+using enchilada::raw_syscall;
 using enchilada::layout::in_window;
 
 namespace {
@@ -73,6 +76,8 @@ long run_start_function(void* raw) {
 void* run_thread(void* raw) {
   ThreadStart start = *static_cast<ThreadStart*>(raw);
   resident_free(raw);
+  // A mask from the attributes is the kernel's by now, and may block what no thread may block.
+  raw_syscall(SYS_rt_sigprocmask, SIG_UNBLOCK, as_long(&kOurs), 0, 8);
   ThreadRecord& thread = adopt_thread();
   thread.virtual_mask = start.virtual_mask;
   thread.handle = pthread_self();
@@ -118,6 +123,11 @@ void stage_attributes(const pthread_attr_t& given, ThreadStart* start, pthread_a
   constexpr std::size_t kLeast = 256 << 10;  // destructors of thread-local objects run there
   void* low = nullptr;
   std::size_t size = 0;
+  sigset_t mask;
+  if (pthread_attr_getsigmask_np(&given, &mask) == 0) {
+    __builtin_memcpy(&start->virtual_mask, &mask, sizeof(start->virtual_mask));
+    start->virtual_mask &= kOurs;
+  }
   *staged = given;
   if (pthread_attr_getstack(&given, &low, &size) != 0 || !managed(low)) return;
   start->stack_low = reinterpret_cast<std::uint64_t>(low);
@@ -146,6 +156,23 @@ int create_thread(pthread_t* thread, const pthread_attr_t* attributes, ThreadSta
   *thread = made;
   return 0;
 }
+
+}  // namespace
+
+void enchilada::runtime::copy_thread_attributes(const pthread_attr_t& given, pthread_attr_t* copy) {
+  void* low = nullptr;
+  std::size_t size = 0;
+  std::size_t guard = 0;
+  pthread_attr_getstacksize(&given, &size);
+  copy_but_stack(given, size, copy);
+  if (pthread_attr_getguardsize(&given, &guard) == 0) pthread_attr_setguardsize(copy, guard);
+  // Where no stack was given, this one ends at address zero.
+  if (pthread_attr_getstack(&given, &low, &size) == 0 && reinterpret_cast<std::uint64_t>(low) + size != 0) {
+    pthread_attr_setstack(copy, low, size);
+  }
+}
+
+namespace {
 
 Next<int(pthread_t)> next_pthread_cancel("pthread_cancel");
 pthread_once_t cancel_once = PTHREAD_ONCE_INIT;

@@ -12,6 +12,7 @@
 #include "base/check.h"
 #include "base/monotonic_clock.h"
 #include "runtime/preload/foreign.h"
+#include "runtime/preload/memory_calls.h"
 #include "runtime/preload/process.h"
 #include "runtime/preload/signals.h"
 #include "runtime/preload/syscall_filter.h"
@@ -62,6 +63,18 @@ void copy_text(char* to, std::size_t size, const char* from) {
   std::size_t i = 0;
   for (; i + 1 < size && from != nullptr && from[i] != 0; ++i) to[i] = from[i];
   to[i] = 0;
+}
+
+/// The address-space limit of the image before exec stands behind the tree's value (stage_exec()): takes it
+/// off.
+void take_address_limit(char* value) {
+  while (*value != 0 && *value != kLimitMark) ++value;
+  if (*value == 0) return;
+  *value = 0;
+  std::uint64_t bytes = 0;
+  for (++value; *value >= '0' && *value <= '9'; ++value)
+    bytes = bytes * 10 + static_cast<std::uint64_t>(*value - '0');
+  set_address_limit(bytes);
 }
 
 /// Where the dynamic loader found this library: what LD_PRELOAD of children must name.
@@ -128,7 +141,8 @@ void Live::start_slow() {
   copy_text(preload_path_, sizeof(preload_path_), own_path());
   copy_text(tree_variable_, sizeof(tree_variable_), "ENCHILADA_TREE=");
   copy_text(tree_variable_ + 15, sizeof(tree_variable_) - 15, tree);
-  build(tree);
+  take_address_limit(tree_variable_ + 15);
+  build(tree_variable_ + 15);
   state_.store(LiveState::kReady, std::memory_order_release);
   tree_.set_live();
   if (tree_.has_siblings()) start_helper_thread();

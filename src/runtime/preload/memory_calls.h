@@ -29,7 +29,9 @@ std::uint64_t call_brk(std::uint64_t wanted);
 bool answer_memory_call(long nr, const long (&args)[6], long* result);
 
 /// The program's own RLIMIT_AS / RLIMIT_DATA: the kernel would count the window itself, so it never gets to
-/// see them. ~0 = unlimited.
+/// see them, and exec does not keep them: they go on in the environment, behind the tree's value and this
+/// mark. ~0 = unlimited.
+inline constexpr char kLimitMark = '/';
 void set_address_limit(std::uint64_t bytes);
 std::uint64_t address_limit();
 

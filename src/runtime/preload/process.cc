@@ -10,6 +10,7 @@
 #include "base/check.h"
 #include "runtime/preload/foreign.h"
 #include "runtime/preload/live.h"
+#include "runtime/preload/memory_calls.h"
 #include "runtime/preload/resident_heap.h"
 #include "runtime/preload/signals.h"
 #include "runtime/preload/syscalls.h"
@@ -28,9 +29,17 @@ Mutex fork_lock;
 std::atomic<ForkStage> stage{ForkStage::kNone};
 ProcessSlot child_slot = kNoSlot;
 std::uint64_t saved_mask = 0;
-std::uint32_t forking_tid = 0;
+/// The fork was begun inside libc, which calls the handlers below and nothing else of ours.
+bool inside_libc = false;
+int saved_errno = 0;
+/// From the moment it has the lock, in the parent.
+std::atomic<std::uint32_t> forking_tid{0};
 std::atomic<bool> child_done{false};
 std::atomic<bool> helper_running{false};
+
+bool forks_now() {
+  return forking_tid.load() == static_cast<std::uint32_t>(raw_syscall(SYS_gettid));
+}
 
 std::uint64_t block_signals() {
   const std::uint64_t all = ~kOurs;
@@ -60,17 +69,57 @@ bool charge_child() {
   return false;
 }
 
+/// The parent's books after a fork; pid 0: there is a child, which must sign its slot by itself.
+void settle_child(int pid) {
+  if (stage.load() != ForkStage::kPrepared || pid == 0) return;
+  if (pid > 0) {
+    live().tree().child_made(child_slot, static_cast<std::uint32_t>(pid));
+  } else {
+    live().swap_space().drop_holder(child_slot.value());
+    live().tree().abort_fork(child_slot);
+  }
+}
+
+void lock_forks() NO_THREAD_SAFETY_ANALYSIS {
+  const std::uint64_t mask = block_signals();
+  fork_lock.lock();
+  saved_mask = mask;
+  inside_libc = false;
+  forking_tid.store(static_cast<std::uint32_t>(raw_syscall(SYS_gettid)));
+}
+
+/// Of a process that cannot listen while it sleeps (after unshare(CLONE_NEWPID) it gets no more threads):
+/// what its siblings would ask for goes to them before they do. All signals are blocked.
+void yield_frames() {
+  ProcessTree& tree = live().tree();
+  const std::uint64_t least = tree.config().minimum_frames;
+  const std::uint64_t used = tree.used().value();
+  if (used <= least) return;
+  const ReadLock gate(live().gate());
+  (void)live().system().daemon().give_back(PageCount{used - least});
+}
+
+void unlock_forks(bool has_child) NO_THREAD_SAFETY_ANALYSIS {
+  stage.store(ForkStage::kNone);
+  forking_tid.store(0);
+  const std::uint64_t mask = saved_mask;
+  fork_lock.unlock();
+  if (has_child && !start_helper_thread()) yield_frames();
+  set_signals(mask);
+}
+
 // The locks of a fork are taken in one function and released in another, or in another process: beyond what
 // the analysis can follow.
 void prepare() NO_THREAD_SAFETY_ANALYSIS {
   if (!live().ready() || live().pid() != static_cast<std::uint32_t>(raw_syscall(SYS_getpid))) return;
-  if (stage.load() == ForkStage::kNone) {
-    const std::uint64_t mask = block_signals();
-    fork_lock.lock();
-    saved_mask = mask;
+  if (!forks_now()) {
+    const int before = errno;
+    lock_forks();
+    inside_libc = true;
+    saved_errno = before;
   }
   live().gate().lock();
-  forking_tid = static_cast<std::uint32_t>(raw_syscall(SYS_gettid));
+  if (inside_libc) errno = 0;  // what it is afterwards tells whether the fork failed: see parent()
   if (!charge_child()) {
     stage.store(ForkStage::kDenied);
     return;
@@ -82,12 +131,20 @@ void prepare() NO_THREAD_SAFETY_ANALYSIS {
 }
 
 void parent() NO_THREAD_SAFETY_ANALYSIS {
-  if (!live().ready() || stage.load() == ForkStage::kNone) return;
+  if (!live().ready() || !forks_now()) return;
+  // libc itself relies on errno: from the system call to these handlers, of which ours is the first, it
+  // changes only when the call has failed.
+  const bool failed = errno != 0;
   if (stage.load() == ForkStage::kPrepared) {
     live().host().after_fork_parent();
     reapply_foreign_protection();
   }
   live().gate().unlock();
+  if (!inside_libc) return;        // finish_fork() is still to come, with the child's pid
+  const int before = saved_errno;  // libc puts the fork's own back if that has failed
+  settle_child(failed ? -1 : 0);
+  unlock_forks(!failed);
+  if (!failed) errno = before;
 }
 
 /// MADV_DONTFORK and MADV_WIPEONFORK ranges, and what the map says of them.
@@ -124,9 +181,11 @@ void child_body() {
   if (!live().host().after_fork_child(survivor))
     give_up({"a forked child gets no userfaultfd: cannot go on"});
   reapply_foreign_protection();
-  if (live().tree().child_started(child_slot) != TreeStatus::kOk) {
+  const TreeStatus started = live().tree().child_started(child_slot);
+  if (started == TreeStatus::kLost) {
     give_up({"a forked child lost its memory because its parent was killed during the fork"});
   }
+  if (started != TreeStatus::kOk) give_up({"a forked child cannot go on: ", describe(started)});
   live().become_child(child_slot);
 }
 
@@ -136,11 +195,13 @@ void child() NO_THREAD_SAFETY_ANALYSIS {
   child_body();
   helper_running.store(false);
   stage.store(ForkStage::kNone);
+  forking_tid.store(0);
   live().gate().reset_after_fork();
   fork_lock.unlock();
   apply_inheritance();
   live().tree().set_live();
   start_helper_thread();
+  if (inside_libc) errno = saved_errno;
   set_signals(saved_mask);
 }
 
@@ -191,15 +252,18 @@ enchilada_raw_thread:
         ud2
 )");
 
-void start_helper_thread() {
+bool start_helper_thread() {
   bool expected = false;
-  if (!helper_running.compare_exchange_strong(expected, true)) return;
+  if (!helper_running.compare_exchange_strong(expected, true)) return true;
   // A block for the stack and, above it, a thread control block of its own, so that stray uses of
   // thread-local storage (stack protector, errno) do not touch another thread's.
   constexpr std::size_t kTls = 64 << 10;
   const long block = raw_syscall(SYS_mmap, 0, kHelperStack + kTls, PROT_READ | PROT_WRITE,
                                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (block < 0) return;
+  if (block < 0) {
+    helper_running.store(false);
+    return false;
+  }
   auto* tcb = reinterpret_cast<std::uint64_t*>(block + static_cast<long>(kHelperStack + kTls - 4096));
   tcb[0] = reinterpret_cast<std::uint64_t>(tcb);  // fs:0, the thread pointer
   tcb[2] = reinterpret_cast<std::uint64_t>(tcb);  // fs:16, as glibc's header.self
@@ -215,6 +279,7 @@ void start_helper_thread() {
     raw_syscall(SYS_munmap, block, kHelperStack + kTls);
     helper_running.store(false);
   }
+  return tid >= 0;
 }
 
 void register_fork_handlers() {
@@ -223,40 +288,26 @@ void register_fork_handlers() {
 
 long reserve_fork() NO_THREAD_SAFETY_ANALYSIS {
   if (!live().ready()) return 0;
-  const std::uint64_t mask = block_signals();
-  fork_lock.lock();
+  lock_forks();
   // The real reservation is made in prepare(), with the engine quiescent; here only what can be refused
   // politely.
   ProcessTree& tree = live().tree();
-  saved_mask = mask;
   live().gate().lock();
   const bool possible = charge_child();
   if (possible) tree.abort_fork(child_slot);
   live().gate().unlock();
   if (!possible) {
-    fork_lock.unlock();
-    set_signals(mask);
+    unlock_forks(false);
     return -EAGAIN;
   }
   stage.store(ForkStage::kReserved);
   return 0;
 }
 
-void finish_fork(int pid) NO_THREAD_SAFETY_ANALYSIS {
-  if (!live().ready() || stage.load() == ForkStage::kNone) return;
-  if (stage.load() == ForkStage::kPrepared) {
-    if (pid > 0) {
-      live().tree().child_made(child_slot, static_cast<std::uint32_t>(pid));
-    } else {
-      live().swap_space().drop_holder(child_slot.value());
-      live().tree().abort_fork(child_slot);
-    }
-  }
-  stage.store(ForkStage::kNone);
-  const std::uint64_t mask = saved_mask;
-  fork_lock.unlock();
-  if (pid > 0) start_helper_thread();
-  set_signals(mask);
+void finish_fork(int pid) {
+  if (!live().ready() || !forks_now()) return;
+  settle_child(pid);
+  unlock_forks(pid > 0);
 }
 
 void fork_prepare() {
@@ -270,8 +321,7 @@ void fork_child() {
 }
 
 bool is_forking_thread() {
-  return stage.load() == ForkStage::kPrepared &&
-         forking_tid == static_cast<std::uint32_t>(raw_syscall(SYS_gettid));
+  return stage.load() == ForkStage::kPrepared && forks_now();
 }
 
 bool continue_forked_child() {
@@ -336,6 +386,25 @@ std::size_t bytes_of(char* const* list) {
   return bytes;
 }
 
+/// The tree's variable, with the limit that the program has set and that the next image shall have.
+char* stage_tree_variable(Staging& staging) {
+  constexpr std::size_t kDigits = 20;
+  const std::size_t length = length_of(live().tree_variable());
+  auto* const text = static_cast<char*>(staging.take(length + 1 + kDigits + 1));
+  __builtin_memcpy(text, live().tree_variable(), length + 1);
+  const std::uint64_t limit = address_limit();
+  if (limit == ~std::uint64_t{0}) return text;
+  char digits[kDigits];
+  std::size_t n = 0;
+  for (std::uint64_t rest = limit; rest != 0 || n == 0; rest /= 10)
+    digits[n++] = static_cast<char>('0' + rest % 10);
+  char* at = text + length;
+  *at++ = kLimitMark;
+  while (n > 0) *at++ = digits[--n];
+  *at = 0;
+  return text;
+}
+
 /// The environment with the tree's variables put back if the program dropped or changed them.
 char** stage_environment(Staging& staging, char* const* envp) {
   const std::size_t n = count_of(envp);
@@ -376,7 +445,7 @@ char** stage_environment(Staging& staging, char* const* envp) {
                      length_of(live().preload_path()) + 1);
     out[used++] = fresh;
   }
-  out[used++] = staging.copy(live().tree_variable());
+  out[used++] = stage_tree_variable(staging);
   out[used] = nullptr;
   return out;
 }

@@ -37,6 +37,7 @@ struct ExecArguments {
 long stage_exec(const char* path, char* const* argv, char* const* envp, ExecArguments* staged);
 
 /// A helper thread that gives frames to siblings when they ask; made when the tree has a second process.
-void start_helper_thread();
+/// False: there is none, because the kernel allows no thread.
+bool start_helper_thread();
 
 }  // namespace enchilada::runtime

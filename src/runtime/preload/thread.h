@@ -6,6 +6,7 @@
 // (live-runtime.md rule 6); records of ended threads are reused.
 #pragma once
 
+#include <pthread.h>
 #include <signal.h>
 
 #include <atomic>
@@ -92,6 +93,8 @@ ThreadRecord& this_thread();
 ThreadRecord* known_thread();
 /// Lets the calling thread's end be noticed, to release its record.
 void watch_thread_end();
+/// A copy of its own of thread attributes, in memory that stays.
+void copy_thread_attributes(const pthread_attr_t& given, pthread_attr_t* copy);
 /// The record of the thread with this pthread_t; nullptr if unknown.
 ThreadRecord* thread_by_handle(std::uint64_t handle);
 /// The thread ends: its record and stack may be reused.

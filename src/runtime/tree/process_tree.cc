@@ -101,6 +101,10 @@ const char* describe(TreeStatus status) noexcept {
       return "the RAM budget has no room for another process";
     case TreeStatus::kLost:
       return "this process's share was taken away because its parent died during fork";
+    case TreeStatus::kNoNumber:
+      return "it is in a PID namespace of its own with another /proc, where it cannot tell which processes "
+             "of this "
+             "enchilada run are alive";
     case TreeStatus::kSystem:
       return "a system call failed while setting up the shared segment";
   }
@@ -141,6 +145,8 @@ TreeStatus ProcessTree::create(const TreeConfig& config, int descriptor) noexcep
   header_->launcher_pid = own_pid();
   header_->segment_descriptor = static_cast<std::int32_t>(fd);
   header_->launcher_start_time = probe_process(own_pid()).start_time;
+  header_->pid_namespace = PidView::current_namespace();
+  header_->proc_device = PidView::current_proc();
   header_->swap_storage_offset = kSwapOffset;
   header_->compressed_storage_offset = compressed_offset;
   header_->config = config;
@@ -210,11 +216,13 @@ TreeStatus ProcessTree::attach(const char* value) noexcept {
 }
 
 int ProcessTree::reopen(int launcher_descriptor, int flags) const noexcept {
-  const auto parent = static_cast<std::uint32_t>(raw_syscall(__NR_getppid));
-  if (probe_process(header_->launcher_pid).start_time == header_->launcher_start_time) {
+  if (!view_.proc_is_home()) return -1;
+  if (view_.probe(header_->launcher_pid).start_time == header_->launcher_start_time) {
     const long opened = open_descriptor_of(header_->launcher_pid, launcher_descriptor, flags);
     if (!failed(opened)) return static_cast<int>(opened);
   }
+  if (view_.abroad()) return -1;  // the parent's number here is another process's there
+  const auto parent = static_cast<std::uint32_t>(raw_syscall(__NR_getppid));
   const long opened = open_descriptor_of(parent, launcher_descriptor, flags);
   return failed(opened) ? -1 : static_cast<int>(opened);
 }

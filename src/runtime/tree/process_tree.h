@@ -19,6 +19,7 @@
 #include "base/function_ref.h"
 #include "base/mutex.h"
 #include "base/units.h"
+#include "runtime/tree/process_probe.h"
 #include "runtime/tree/tree_layout.h"
 
 namespace enchilada {
@@ -43,6 +44,7 @@ enum class [[nodiscard]] TreeStatus : std::uint8_t{
     kNoSlot,        // kMaxProcesses - 1 processes are alive already
     kNoRam,         // the budget cannot give the minimum now
     kLost,          // the slot was taken away: its owner was thought dead
+    kNoNumber,      // in a PID namespace whose /proc does not show the tree
     kSystem,        // a system call failed
 };
 /// One clear line for a message.
@@ -191,6 +193,7 @@ class ProcessTree {
 
   TreeHeader* header_ = nullptr;
   ProcessSlot self_ = kNoSlot;
+  PidView view_;
   std::uint64_t fork_word_ = 0;  // owner word of the slot reserved by begin_fork(); the child inherits it
   DropHolder drop_ = nullptr;
   void* drop_context_ = nullptr;

@@ -15,7 +15,7 @@
 namespace enchilada {
 
 inline constexpr std::uint64_t kTreeMagic = 0x3165'6572'5443'6e45;  // "EnCTree1"
-inline constexpr std::uint32_t kTreeVersion = 2;
+inline constexpr std::uint32_t kTreeVersion = 3;
 /// Where the segment lies in every process: clear of the window, of ASLR's ranges and of sanitizer shadows.
 inline constexpr std::uint64_t kTreeAddress = 0x3400'0000'0000;
 inline constexpr std::uint32_t kMaxProcesses = 256;
@@ -103,6 +103,8 @@ struct alignas(64) TreeHeader {
   std::uint32_t launcher_pid;
   std::int32_t segment_descriptor;
   std::uint64_t launcher_start_time;
+  std::uint64_t pid_namespace;  // the launcher's, and the device of its /proc: what all numbers here refer to
+  std::uint64_t proc_device;
   std::uint64_t swap_storage_offset;
   std::uint64_t compressed_storage_offset;
   TreeConfig config;

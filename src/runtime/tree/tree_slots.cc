@@ -35,7 +35,7 @@ bool ProcessTree::try_claim(ProcessSlot index, SlotState state) noexcept {
   TreeSlot& slot = at(index);
   std::uint64_t word = slot.owner.load();
   if (words::owner_state(word) != SlotState::kFree) return false;
-  const std::uint64_t mine = words::owner(own_pid(), words::owner_generation(word) + 1, state);
+  const std::uint64_t mine = words::owner(view_.self(), words::owner_generation(word) + 1, state);
   if (!slot.owner.compare_exchange_strong(word, mine)) return false;
   std::uint32_t used = header_->slots_used.load();
   while (used <= index.value() && !header_->slots_used.compare_exchange_weak(used, index.value() + 1)) {
@@ -84,7 +84,7 @@ ProcessSlot ProcessTree::find_free_or_recover(SlotState state) noexcept {
 void ProcessTree::identify(ProcessSlot index) noexcept {
   TreeSlot& slot = at(index);
   const std::uint32_t generation = words::owner_generation(slot.owner.load());
-  const ProcessProbe me = probe_process(own_pid());
+  const ProcessProbe me = view_.probe(view_.self());
   slot.start_time.store(words::tagged_start(me.start_time, generation));
   slot.image.store(words::tagged_image(me.start_stack, generation));
   for (std::size_t i = 0; i < slot.name.size(); ++i)
@@ -94,8 +94,8 @@ void ProcessTree::identify(ProcessSlot index) noexcept {
 bool ProcessTree::recover_former_image() noexcept {
   // What names this pid, beside the slot just claimed, cannot be ours: the former image's slot, or a recovery
   // that its exec cut short, or a dead process's whose pid we got.
-  const std::uint32_t pid = own_pid();
-  const std::uint64_t start = probe_process(pid).start_time;
+  const std::uint32_t pid = view_.self();
+  const std::uint64_t start = view_.probe(pid).start_time;
   bool found = false;
   for (std::uint32_t i = 0; i < slots_used(); ++i) {
     std::uint64_t word = at(ProcessSlot{i}).owner.load();
@@ -136,6 +136,8 @@ bool ProcessTree::charge_at_least(ProcessSlot index, std::uint64_t least, std::u
 
 TreeStatus ProcessTree::claim_slot() noexcept {
   if (self_ != kNoSlot) return TreeStatus::kOk;
+  view_.look(header_->pid_namespace, header_->proc_device);
+  if (view_.self() == 0) return TreeStatus::kNoNumber;
   const ProcessSlot index = find_free_or_recover(SlotState::kAttaching);
   if (index == kNoSlot) return TreeStatus::kNoSlot;
   identify(index);
@@ -152,8 +154,8 @@ TreeStatus ProcessTree::claim_slot() noexcept {
 
 void ProcessTree::set_live() noexcept {
   std::uint64_t word = at(self_).owner.load();
-  const std::uint64_t live = words::owner(own_pid(), words::owner_generation(word), SlotState::kLive);
-  CHECK(words::owner_pid(word) == own_pid(), word);
+  const std::uint64_t live = words::owner(view_.self(), words::owner_generation(word), SlotState::kLive);
+  CHECK(words::owner_pid(word) == view_.self(), word);
   at(self_).owner.compare_exchange_strong(word, live);
 }
 
@@ -161,11 +163,11 @@ void ProcessTree::release_slot() noexcept {
   if (self_ == kNoSlot) return;
   const ProcessSlot index = self_;
   std::uint64_t word = at(index).owner.load();
-  if (words::owner_pid(word) != own_pid()) return;
+  if (words::owner_pid(word) != view_.self()) return;
   drop_holdings(index);  // while the slot still answers for its name: see holder_alive()
   self_ = kNoSlot;
   const std::uint64_t mine =
-      words::owner(own_pid(), words::owner_generation(word) + 1, SlotState::kRecovering);
+      words::owner(view_.self(), words::owner_generation(word) + 1, SlotState::kRecovering);
   if (at(index).owner.compare_exchange_strong(word, mine)) empty_slot(index, mine);
 }
 
@@ -194,6 +196,8 @@ std::uint32_t* ProcessTree::child_pid_word(ProcessSlot child) const noexcept {
 
 void ProcessTree::child_made(ProcessSlot child, std::uint32_t pid) noexcept {
   // The same step as the child's own; whoever comes second finds it done.
+  pid = view_.of_child(pid);
+  if (pid == 0) return;
   std::uint64_t word = fork_word_;
   const std::uint64_t childs = words::owner(pid, words::owner_generation(word) + 1, SlotState::kAttaching);
   if (at(child).owner.compare_exchange_strong(word, childs)) {
@@ -203,10 +207,13 @@ void ProcessTree::child_made(ProcessSlot child, std::uint32_t pid) noexcept {
 
 TreeStatus ProcessTree::child_started(ProcessSlot child) noexcept {
   new (&lock_) Mutex(LockRank::kLeaf);  // another thread of the parent may have held it
+  view_.look(header_->pid_namespace, header_->proc_device);
+  self_ = kNoSlot;
+  if (view_.self() == 0) return TreeStatus::kNoNumber;
   self_ = child;
   std::uint64_t word = fork_word_;
   const std::uint64_t mine =
-      words::owner(own_pid(), words::owner_generation(fork_word_) + 1, SlotState::kAttaching);
+      words::owner(view_.self(), words::owner_generation(fork_word_) + 1, SlotState::kAttaching);
   if (at(child).owner.compare_exchange_strong(word, mine)) {
     header_->attached.fetch_add(1, std::memory_order_relaxed);
   } else if (word != mine) {
@@ -220,7 +227,7 @@ TreeStatus ProcessTree::child_started(ProcessSlot child) noexcept {
 void ProcessTree::abort_fork(ProcessSlot child) noexcept {
   std::uint64_t word = fork_word_;
   const std::uint64_t mine =
-      words::owner(own_pid(), words::owner_generation(word) + 1, SlotState::kRecovering);
+      words::owner(view_.self(), words::owner_generation(word) + 1, SlotState::kRecovering);
   if (!at(child).owner.compare_exchange_strong(word, mine)) return;
   drop_holdings(child);
   empty_slot(child, mine);
@@ -231,12 +238,12 @@ void ProcessTree::abort_fork(ProcessSlot child) noexcept {
 void ProcessTree::begin_exec() noexcept {
   if (self_ == kNoSlot) return;
   std::uint64_t word = at(self_).owner.load();
-  if (words::owner_pid(word) != own_pid()) return;
+  if (words::owner_pid(word) != view_.self()) return;
   at(self_).owner.compare_exchange_strong(
-      word, words::owner(own_pid(), words::owner_generation(word), SlotState::kExecing));
+      word, words::owner(view_.self(), words::owner_generation(word), SlotState::kExecing));
 }
 void ProcessTree::exec_failed() noexcept {
-  if (self_ != kNoSlot && words::owner_pid(at(self_).owner.load()) == own_pid()) set_live();
+  if (self_ != kNoSlot && words::owner_pid(at(self_).owner.load()) == view_.self()) set_live();
 }
 
 // ---- The dead ----
@@ -245,7 +252,7 @@ bool ProcessTree::fork_is_lost(TreeSlot& slot) noexcept {
   // The parent died. Its child may be on the way to child_started(): wait for it as long as it can possibly
   // come.
   const std::uint32_t child = slot.child_pid.load();
-  if (child != 0) return probe_process(child).life == ProcessProbe::Life::kGone;
+  if (child != 0) return view_.probe(child).life == ProcessProbe::Life::kGone;
   const std::uint64_t now = monotonic_ns();
   std::uint64_t since = 0;
   if (slot.orphaned.compare_exchange_strong(since, now)) return false;
@@ -258,7 +265,7 @@ bool ProcessTree::owner_is_gone(ProcessSlot index, std::uint64_t owner_word) noe
   const std::uint64_t tagged = slot.start_time.load();
   const std::uint64_t start = words::start_of(tagged, generation);
   const std::uint64_t image = words::image_of(slot.image.load(), generation);
-  const ProcessProbe probe = probe_process(words::owner_pid(owner_word));
+  const ProcessProbe probe = view_.probe(words::owner_pid(owner_word));
   bool gone = probe.life == ProcessProbe::Life::kGone;
   if (!gone && start != 0 && probe.start_time != 0 && start != probe.start_time)
     gone = true;  // the pid was reused
@@ -275,7 +282,7 @@ bool ProcessTree::owner_is_gone(ProcessSlot index, std::uint64_t owner_word) noe
 
 bool ProcessTree::holder_alive(ProcessSlot slot) noexcept {
   if (slot == kLauncher) {
-    const ProcessProbe probe = probe_process(header_->launcher_pid);
+    const ProcessProbe probe = view_.probe(header_->launcher_pid);
     return probe.life != ProcessProbe::Life::kGone && probe.start_time == header_->launcher_start_time;
   }
   const std::uint64_t word = at(slot).owner.load();
@@ -297,7 +304,7 @@ bool ProcessTree::recover_slot(ProcessSlot index) noexcept {
   if (words::owner_state(word) == SlotState::kFree || index == self_) return false;
   if (!owner_is_gone(index, word)) return false;
   const std::uint64_t mine =
-      words::owner(own_pid(), words::owner_generation(word) + 1, SlotState::kRecovering);
+      words::owner(view_.self(), words::owner_generation(word) + 1, SlotState::kRecovering);
   if (!at(index).owner.compare_exchange_strong(word, mine)) return false;
   identify(index);
   if (index != kRescueSlot) drop_holdings(index);

@@ -1,10 +1,14 @@
 // Probes of processes: fork with paged-out memory, exec in all its forms, children behind the runtime's back,
 // dying trees.
 #include <dirent.h>
+#include <dlfcn.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <pthread.h>
+#include <pty.h>
 #include <sched.h>
 #include <spawn.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -39,6 +43,27 @@ int work_in_child(uint64_t seed) {
   return first_wrong(p, bytes, seed) >= 0 ? 33 : 0;
 }
 
+/// fork() as functions inside libc call it: behind the back of whoever interposes the symbol.
+pid_t fork_inside_libc() {
+  static const auto inner = reinterpret_cast<pid_t (*)()>(dlsym(dlopen("libc.so.6", RTLD_NOW), "fork"));
+  EXPECT(inner != nullptr);
+  return inner();
+}
+
+/// Of what probes block and what a fork blocks for a while.
+bool only_usr1_blocked() {
+  sigset_t now;
+  EXPECT(sigprocmask(SIG_BLOCK, nullptr, &now) == 0);
+  return sigismember(&now, SIGUSR1) && !sigismember(&now, SIGTERM) && !sigismember(&now, SIGINT);
+}
+
+void block_usr1() {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGUSR1);
+  EXPECT(sigprocmask(SIG_SETMASK, &set, nullptr) == 0);
+}
+
 void close_everything_from(int first) {
   for (int fd = first; fd < 4096; fd++) close(fd);
 }
@@ -70,6 +95,17 @@ CHILD_MODE(exec) {
   if (depth == 0) return 0;
   execv(self_path(), heap_argv({"probe", "--child", "exec", std::to_string(depth - 1)}));
   return 39;
+}
+
+// `--child limit BYTES`: this address-space limit is known and holds.
+CHILD_MODE(limit) {
+  rlimit limit{};
+  if (argc != 2 || getrlimit(RLIMIT_AS, &limit) != 0) return 41;
+  const auto bytes = static_cast<size_t>(atol(argv[1]));
+  if (limit.rlim_cur != bytes) return 42;
+  void* volatile too_much = malloc(bytes + kMiB);
+  if (too_much != nullptr) return 43;
+  return work_in_child(70);
 }
 
 // `--child big SECONDS`: holds memory until killed.
@@ -480,6 +516,29 @@ PROBE(exec_of_exec_of_exec) {
   push_out();
 }
 
+PROBE(address_limit_goes_on_over_exec) {
+  const size_t bytes = 16 * ram();
+  const std::string text = std::to_string(bytes);
+  pid_t child = fork();
+  if (child == 0) {
+    rlimit limit{};
+    EXPECT(getrlimit(RLIMIT_AS, &limit) == 0);
+    limit.rlim_cur = bytes;
+    EXPECT(setrlimit(RLIMIT_AS, &limit) == 0);
+    pid_t spawned = 0;
+    EXPECT(posix_spawn(&spawned, self_path(), nullptr, nullptr,
+                       heap_argv({"probe", "--child", "limit", text}), environ) == 0);
+    EXPECT_CHILD_OK(spawned);
+    execv(self_path(), heap_argv({"probe", "--child", "limit", text}));
+    _exit(1);
+  }
+  EXPECT_CHILD_OK(child);
+  char shell[300];  // the limit passes through an image that knows nothing of it
+  snprintf(shell, sizeof shell, "ulimit -S -v %zu; exec sh -c '%s --child limit %zu'", bytes / 1024,
+           self_path(), bytes);
+  EXPECT_EQ(system(shell), 0);
+}
+
 PROBE(failed_exec_leaves_all_as_it_was) {
   char* p = heap(2 * ram());
   fill(p, 2 * ram(), 18);
@@ -670,6 +729,182 @@ PROBE(parent_killed_child_goes_on) {
   pid_t answer = 0;
   EXPECT(read(ends[0], &answer, sizeof answer) == sizeof answer && answer > 0);
   wait_until_gone(answer);
+}
+
+PROBE(forks_made_inside_libc) {
+  char* p = heap(ram());
+  fill(p, ram(), 61);
+  push_out();
+  block_usr1();
+  for (int round = 0; round < 3; round++) {
+    errno = 77;
+    const pid_t child = fork_inside_libc();
+    const bool as_before = errno == 77 && only_usr1_blocked();
+    if (child == 0) {
+      bool good = as_before && first_wrong(p, ram(), 61) < 0;
+      fill(p, ram(), 62);
+      push_out();
+      const pid_t grandchild = fork();
+      if (grandchild == 0) _exit(good && first_wrong(p, ram(), 62) < 0 ? 0 : 1);
+      EXPECT_CHILD_OK(grandchild);
+      _exit(good && first_wrong(p, ram(), 62) < 0 ? 0 : 1);
+    }
+    EXPECT(as_before);
+    EXPECT_CHILD_OK(child);
+    const pid_t ordinary = fork();
+    if (ordinary == 0) _exit(only_usr1_blocked() && first_wrong(p, ram(), 61) < 0 ? 0 : 1);
+    EXPECT_CHILD_OK(ordinary);
+  }
+  EXPECT_PATTERN(p, ram(), 61);
+}
+
+PROBE(forks_made_inside_libc_from_threads) {
+  static char* p;
+  p = heap(ram());
+  fill(p, ram(), 63);
+  push_out();
+  pthread_t threads[3];
+  for (long i = 0; i < 3; i++) {
+    const auto body = [](void* which) -> void* {
+      for (int round = 0; round < 6; round++) {
+        const pid_t child = which != nullptr ? fork_inside_libc() : fork();
+        if (child == 0) _exit(first_wrong(p, ram(), 63) < 0 ? 0 : 1);
+        EXPECT_CHILD_OK(child);
+      }
+      return nullptr;
+    };
+    EXPECT(pthread_create(&threads[i], nullptr, body, reinterpret_cast<void*>(i)) == 0);
+  }
+  for (auto& thread : threads) EXPECT(pthread_join(thread, nullptr) == 0);
+}
+
+PROBE(forks_that_fail_leave_all_as_it_was) {
+  char* p = heap(ram());
+  fill(p, ram(), 64);
+  push_out();
+  const pid_t child = fork();
+  if (child == 0) {  // one without privileges: root is not limited
+    if (geteuid() == 0) EXPECT(setgroups(0, nullptr) == 0 && setuid(65534) == 0);
+    rlimit before{};
+    EXPECT(getrlimit(RLIMIT_NPROC, &before) == 0);
+    block_usr1();
+    for (int round = 0; round < 3; round++) {
+      const rlimit none{0, before.rlim_max};
+      EXPECT(setrlimit(RLIMIT_NPROC, &none) == 0);
+      int master = -1;
+      EXPECT(fork_inside_libc() == -1 && errno == EAGAIN);
+      EXPECT(only_usr1_blocked());
+      EXPECT(fork() == -1 && errno == EAGAIN);
+      EXPECT(forkpty(&master, nullptr, nullptr, nullptr) == -1 && errno == EAGAIN);
+      EXPECT(only_usr1_blocked());
+      EXPECT(setrlimit(RLIMIT_NPROC, &before) == 0);
+      const pid_t grandchild = round % 2 ? fork_inside_libc() : fork();
+      if (grandchild == 0) _exit(only_usr1_blocked() && first_wrong(p, ram(), 64) < 0 ? 0 : 1);
+      EXPECT_CHILD_OK(grandchild);
+    }
+    _exit(first_wrong(p, ram(), 64) < 0 ? 0 : 1);
+  }
+  EXPECT_CHILD_OK(child);
+}
+
+PROBE(forkpty_then_fork) {
+  char* p = heap(ram());
+  fill(p, ram(), 65);
+  push_out();
+  block_usr1();
+  char name[200] = {};
+  const winsize size{30, 90, 0, 0};
+  int master = -1;
+  const pid_t child = forkpty(&master, name, nullptr, &size);
+  if (child == 0) {
+    winsize seen{};
+    const bool good = isatty(0) && isatty(2) && ioctl(0, TIOCGWINSZ, &seen) == 0 && seen.ws_col == 90 &&
+                      getsid(0) == getpid() && only_usr1_blocked();
+    (void)!write(1, good && first_wrong(p, ram(), 65) < 0 ? "y" : "n", 1);
+    char answer = 0;
+    (void)!read(0, &answer, 1);
+    _exit(answer == 'q' ? 0 : 1);
+  }
+  EXPECT(child > 0 && strncmp(name, "/dev/", 5) == 0 && only_usr1_blocked());
+  char answer = 0;
+  EXPECT(read(master, &answer, 1) == 1 && answer == 'y');
+  const pid_t second = fork();
+  if (second == 0) _exit(first_wrong(p, ram(), 65) < 0 ? 0 : 1);
+  EXPECT_CHILD_OK(second);
+  EXPECT(write(master, "q\n", 2) == 2);
+  EXPECT_CHILD_OK(child);
+  EXPECT(close(master) == 0);
+}
+
+PROBE(daemon_then_fork) {
+  char* p = heap(ram());
+  fill(p, ram(), 66);
+  push_out();
+  int ends[2];
+  EXPECT(pipe(ends) == 0);
+  const pid_t child = fork();
+  if (child == 0) {
+    EXPECT(daemon(0, 0) == 0);
+    char folder[100] = {};
+    bool good = getsid(0) == getpid() && getcwd(folder, sizeof folder) && !strcmp(folder, "/") && !isatty(0);
+    const pid_t grandchild = fork();
+    if (grandchild == 0) _exit(first_wrong(p, ram(), 66) < 0 ? 0 : 1);
+    EXPECT_CHILD_OK(grandchild);
+    push_out();
+    good = good && first_wrong(p, ram(), 66) < 0;
+    const pid_t answer = good ? getpid() : -1;
+    (void)!write(ends[1], &answer, sizeof answer);
+    _exit(0);
+  }
+  EXPECT_CHILD_OK(child);
+  pid_t answer = 0;
+  EXPECT(read(ends[0], &answer, sizeof answer) == sizeof answer && answer > 0);
+  wait_until_gone(answer);
+}
+
+PROBE(a_pid_namespace_of_their_own) {
+  char* p = heap(ram());
+  fill(p, ram(), 67);
+  push_out();
+  if (unshare((geteuid() != 0 ? CLONE_NEWUSER : 0) | CLONE_NEWPID) != 0) {
+    EXPECT(errno == EPERM || errno == ENOSYS || errno == ENOSPC);  // not allowed here
+    return;
+  }
+  const pid_t first = fork();
+  if (first == 0) {
+    EXPECT_EQ(getpid(), 1);
+    const pid_t killed = fork();
+    if (killed == 0) {
+      for (uint64_t round = 1;; round++) fill(p, ram(), round);
+    }
+    pid_t children[3];
+    for (int i = 0; i < 3; i++) {
+      children[i] = i % 2 ? fork() : fork_inside_libc();
+      if (children[i] > 0) continue;
+      EXPECT_PATTERN(p, ram(), 67);
+      EXPECT_EQ(work_in_child(static_cast<uint64_t>(i)), 0);
+      if (i == 2) execv(self_path(), heap_argv({"probe", "--child", "exec", "2"}));
+      _exit(0);
+    }
+    EXPECT(kill(killed, SIGKILL) == 0 && waitpid(killed, nullptr, 0) == killed);
+    EXPECT_PATTERN(p, ram(), 67);
+    for (const pid_t child : children) EXPECT_CHILD_OK(child);
+    const pid_t quick = vfork();
+    if (quick == 0) {
+      execl(self_path(), "probe", "--child", "work", "68", nullptr);
+      _exit(1);
+    }
+    EXPECT_CHILD_OK(quick);
+    fill(p, ram(), 69);
+    push_out();
+    _exit(first_wrong(p, ram(), 69) < 0 ? 0 : 1);
+  }
+  for (int round = 0; round < 3; round++) push_out();
+  EXPECT_PATTERN(p, ram(), 67);
+  EXPECT_CHILD_OK(first);
+  EXPECT(fork() == -1 && errno == ENOMEM);  // its number 1 is gone
+  EXPECT(fork_inside_libc() == -1 && errno == ENOMEM);
+  EXPECT_PATTERN(p, ram(), 67);
 }
 
 PROBE(a_process_that_makes_itself_a_daemon) {

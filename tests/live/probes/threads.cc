@@ -1,11 +1,13 @@
 // Probes of threads: synchronisation on the heap, stacks of many kinds, coming and going, all while memory is
 // paged.
 #include <fcntl.h>
+#include <mqueue.h>
 #include <pthread.h>
 #include <sched.h>
 #include <semaphore.h>
 #include <setjmp.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <ucontext.h>
 
 #include <atomic>
@@ -405,6 +407,121 @@ PROBE(thread_attributes_on_the_heap) {  // read when libc has blocked all signal
     EXPECT(round < 3 || result == stack);
   }
   EXPECT(pthread_attr_destroy(attributes) == 0);
+}
+
+PROBE(thread_attributes_with_a_signal_mask) {  // managed memory and system calls on it, whatever is blocked
+  static char* shared;
+  shared = heap(ram());
+  fill(shared, ram(), 21);
+  push_out();
+  const auto body = [](void* blocks) -> void* {
+    EXPECT_PATTERN(shared, ram(), 21);
+    char* own = heap(2 * ram());
+    fill(own, 2 * ram(), 22);
+    EXPECT_PATTERN(own, 2 * ram(), 22);
+    const int fd = scratch_file();
+    EXPECT(write(fd, shared, kMiB) == static_cast<ssize_t>(kMiB));
+    EXPECT(pread(fd, own, kMiB, 0) == static_cast<ssize_t>(kMiB));
+    EXPECT_PATTERN(own, kMiB, 21);
+    EXPECT(close(fd) == 0);
+    free(own);
+    sigset_t now;
+    EXPECT(pthread_sigmask(SIG_BLOCK, nullptr, &now) == 0);
+    for (const int signal : {SIGBUS, SIGSEGV, SIGSYS, SIGTERM, SIGUSR1}) {
+      EXPECT_EQ(sigismember(&now, signal), signal == SIGUSR1 || blocks != nullptr);
+    }
+    return nullptr;
+  };
+  sigset_t all, one, before;
+  sigfillset(&all);
+  sigemptyset(&one);
+  sigaddset(&one, SIGUSR1);
+  for (const bool blocks : {true, false}) {
+    pthread_attr_t attributes;
+    EXPECT(pthread_attr_init(&attributes) == 0);
+    EXPECT(pthread_attr_setsigmask_np(&attributes, blocks ? &all : &one) == 0);
+    // The creator's mask does not count: it is the opposite.
+    EXPECT(pthread_sigmask(SIG_SETMASK, blocks ? &one : &all, &before) == 0);
+    pthread_t thread;
+    EXPECT(pthread_create(&thread, &attributes, body, blocks ? &attributes : nullptr) == 0);
+    EXPECT(pthread_join(thread, nullptr) == 0);
+    EXPECT(pthread_sigmask(SIG_SETMASK, &before, nullptr) == 0);
+    EXPECT(pthread_attr_destroy(&attributes) == 0);
+  }
+}
+
+PROBE(timers_notify_by_threads) {  // SIGEV_THREAD: in threads that libc makes natively
+  static std::atomic<int> ticks[2];
+  static char* p;
+  p = heap(ram());
+  fill(p, ram(), 23);
+  push_out();
+  const auto tick = [](sigval value) {
+    EXPECT_PATTERN(p, ram() / 4, 23);
+    ++*static_cast<std::atomic<int>*>(value.sival_ptr);
+  };
+  const auto make = [tick](std::atomic<int>* count, pthread_attr_t* attributes) {
+    sigevent event{};
+    event.sigev_notify = SIGEV_THREAD;
+    event.sigev_notify_function = tick;
+    event.sigev_notify_attributes = attributes;
+    event.sigev_value.sival_ptr = count;
+    timer_t timer;
+    EXPECT(timer_create(CLOCK_MONOTONIC, &event, &timer) == 0);
+    const itimerspec often{{0, 20'000'000}, {0, 20'000'000}};
+    EXPECT(timer_settime(timer, 0, &often, nullptr) == 0);
+    return timer;
+  };
+  const auto wait = [](std::atomic<int>& count, int least) {
+    while (count < least) stir();
+  };
+  pthread_attr_t attributes;
+  EXPECT(pthread_attr_init(&attributes) == 0 && pthread_attr_setstacksize(&attributes, kMiB) == 0);
+  timer_t timers[2] = {make(&ticks[0], nullptr), make(&ticks[1], &attributes)};
+  EXPECT(pthread_attr_destroy(&attributes) == 0);
+  wait(ticks[0], 4);
+  wait(ticks[1], 4);
+  const pid_t child = fork();  // has none of the timers, and may have its own
+  if (child == 0) {
+    ticks[0] = 0;
+    const timer_t own = make(&ticks[0], nullptr);
+    wait(ticks[0], 3);
+    _exit(timer_delete(own) == 0 ? 0 : 1);
+  }
+  EXPECT_CHILD_OK(child);
+  for (const timer_t timer : timers) {
+    itimerspec left{};
+    EXPECT(timer_gettime(timer, &left) == 0 && left.it_interval.tv_nsec == 20'000'000);
+    EXPECT(timer_delete(timer) == 0);
+    EXPECT(timer_delete(timer) == -1 && errno == EINVAL);
+  }
+}
+
+PROBE(message_queues_notify_by_threads) {
+  static std::atomic<int> seen;
+  static char* p;
+  p = heap(ram());
+  fill(p, ram(), 24);
+  const std::string name = "/enchilada-probe-" + std::to_string(getpid());
+  const mqd_t queue = mq_open(name.c_str(), O_CREAT | O_RDWR | O_NONBLOCK, 0600, nullptr);
+  if (queue < 0) return;  // not here
+  EXPECT(mq_unlink(name.c_str()) == 0);
+  for (int round = 0; round < 4; round++) {
+    sigevent event{};
+    event.sigev_notify = SIGEV_THREAD;
+    event.sigev_value.sival_ptr = p;
+    event.sigev_notify_function = [](sigval value) {
+      EXPECT_PATTERN(value.sival_ptr, ram(), 24);
+      ++seen;
+    };
+    EXPECT(mq_notify(queue, &event) == 0);
+    push_out();
+    EXPECT(mq_send(queue, "x", 1, 0) == 0);
+    while (seen <= round) stir();
+    std::vector<char> message(1 << 16);
+    EXPECT(mq_receive(queue, message.data(), message.size(), nullptr) == 1);
+  }
+  EXPECT(mq_close(queue) == 0);
 }
 
 PROBE(cancelled_in_a_blocking_read) {
