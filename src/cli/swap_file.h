@@ -21,6 +21,9 @@ struct OpenedSwap {
 /// Moves a descriptor to a high number, without CLOEXEC.
 int move_high(int fd);
 
+/// Raises the soft limit on file sizes as far as the hard one lets us: swap is a file. Returns what it was.
+std::uint64_t raise_file_size_limit();
+
 /// SPEC is PATH[:SIZE]: a directory (an unnamed file is made in it), a file, or a block device. Throws
 /// UserError.
 OpenedSwap open_swap(const std::string& spec);

@@ -22,6 +22,7 @@
 #include "runtime/preload/process.h"
 #include "runtime/preload/resident_heap.h"
 #include "runtime/preload/resident_malloc.h"
+#include "runtime/preload/resource_limits.h"
 #include "runtime/preload/signals.h"
 #include "runtime/preload/stack_switch.h"
 #include "runtime/preload/syscalls.h"
@@ -262,7 +263,7 @@ int refuse_descriptor() {
 
 /// syscall(2) of what the engine answers itself. False: an ordinary call.
 bool emulated(long nr, const long (&a)[6], long* result) {
-  if (answer_memory_call(nr, a, result)) return true;
+  if (answer_memory_call(nr, a, result) || answer_limit_call(nr, a, result)) return true;
   switch (nr) {
     case SYS_rt_sigprocmask:
       *result = call_sigprocmask(static_cast<int>(a[0]), reinterpret_cast<const std::uint64_t*>(a[1]),

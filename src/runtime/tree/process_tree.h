@@ -43,6 +43,7 @@ enum class [[nodiscard]] TreeStatus : std::uint8_t{
     kNoSlot,        // kMaxProcesses - 1 processes are alive already
     kNoRam,         // the budget cannot give the minimum now
     kLost,          // the slot was taken away: its owner was thought dead
+    kFileSize,      // RLIMIT_FSIZE is less than the segment takes
     kSystem,        // a system call failed
 };
 /// One clear line for a message.

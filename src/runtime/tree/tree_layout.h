@@ -15,7 +15,7 @@
 namespace enchilada {
 
 inline constexpr std::uint64_t kTreeMagic = 0x3165'6572'5443'6e45;  // "EnCTree1"
-inline constexpr std::uint32_t kTreeVersion = 2;
+inline constexpr std::uint32_t kTreeVersion = 3;
 /// Where the segment lies in every process: clear of the window, of ASLR's ranges and of sanitizer shadows.
 inline constexpr std::uint64_t kTreeAddress = 0x3400'0000'0000;
 inline constexpr std::uint32_t kMaxProcesses = 256;
@@ -41,6 +41,7 @@ struct TreeConfig {
   std::uint64_t compressed_bytes = 0;          // ring of the compressed store, beside ram_frames; 0 = none
   std::uint64_t compressed_storage_bytes = 0;  // the store with its metadata
   std::uint64_t fingerprint_seed = 0;          // random, for the swap pager's page fingerprints; 0 = chosen
+  std::uint64_t file_size_limit = ~std::uint64_t{0};  // soft RLIMIT_FSIZE as the launcher found it
   TransportChoice transport = TransportChoice::kAutomatic;
   std::uint32_t verbose = 0;
   std::uint32_t swap_file_count = 0;
