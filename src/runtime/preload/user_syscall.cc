@@ -18,6 +18,7 @@
 #include "runtime/preload/live.h"
 #include "runtime/preload/memory_calls.h"
 #include "runtime/preload/process.h"
+#include "runtime/preload/program_filter.h"
 #include "runtime/preload/resource_limits.h"
 #include "runtime/preload/signals.h"
 #include "runtime/preload/stack_switch.h"
@@ -352,6 +353,7 @@ bool emulate(ucontext_t& context, long nr, long* result) {
   long a[6];
   for (unsigned i = 0; i < 6; ++i) a[i] = static_cast<long>(arg_of(context, i));
   if (answer_memory_call(nr, a, result) || answer_limit_call(nr, a, result)) return true;
+  if (answer_filter_call(nr, a, result)) return true;
   switch (nr) {
     case SYS_mbind:
     case SYS_move_pages:
