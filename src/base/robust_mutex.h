@@ -29,7 +29,8 @@ class CAPABILITY("robust_mutex") RobustMutex {
   static constexpr std::uint64_t kPatience = 20'000'000;  // ns between two looks at the owner's health
 
   /// Where it stands in the lock order; in memory that was only zeroed it is not checked.
-  constexpr explicit RobustMutex(LockRank rank = LockRank::kLeaf) : rank_(rank) {}
+  constexpr RobustMutex() = default;
+  constexpr explicit RobustMutex(LockRank rank) : rank_(rank) {}
   RobustMutex(const RobustMutex&) = delete;
   RobustMutex& operator=(const RobustMutex&) = delete;
 
@@ -49,7 +50,7 @@ class CAPABILITY("robust_mutex") RobustMutex {
   void announce_waiter(std::uint32_t seen) noexcept;
 
   std::atomic<std::uint32_t> word_{0};
-  LockRank rank_;
+  LockRank rank_ = LockRank::kLeaf;
 };
 
 }  // namespace enchilada

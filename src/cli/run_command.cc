@@ -210,8 +210,10 @@ int run_command(const RunOptions& options) {
   const ProgramInfo program = check_program(options.command.front());
   const std::string library = preload_library();
   require_usable_host();
+  const std::uint64_t file_size_limit = raise_file_size_limit();
   const std::vector<OpenedSwap> swap = open_all(options);
-  const TreeConfig config = make_config(options, frames, swap);
+  TreeConfig config = make_config(options, frames, swap);
+  config.file_size_limit = file_size_limit;
   for (const OpenedSwap& s : swap) {
     if (!s.direct && !options.quiet) {
       (void)write_all(

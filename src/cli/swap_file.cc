@@ -214,6 +214,15 @@ std::uint64_t default_swap_size(std::uint64_t free_bytes) {
   return std::min(spare, kMaxDefault) & ~(kPage - 1);
 }
 
+std::uint64_t raise_file_size_limit() {
+  struct rlimit limit {};
+  if (getrlimit(RLIMIT_FSIZE, &limit) != 0) return ~std::uint64_t{0};
+  const rlim_t found = limit.rlim_cur;
+  limit.rlim_cur = limit.rlim_max;
+  if (found != limit.rlim_max) setrlimit(RLIMIT_FSIZE, &limit);
+  return found;
+}
+
 OpenedSwap open_swap(const std::string& text) {
   if (text.empty()) throw UserError("--swap: the path is empty");
   const Spec spec = parse_spec(text);
@@ -222,6 +231,13 @@ OpenedSwap open_swap(const std::string& text) {
   OpenedSwap swap =
       exists && S_ISDIR(st.st_mode) ? open_in_directory(spec) : open_named(spec, exists ? &st : nullptr);
   swap.bytes = std::min({swap.bytes, kMaxSwap, file_size_limit()}) & ~(kPage - 1);
+  if (swap.bytes == 0) {
+    close(swap.descriptor);
+    throw UserError(
+        fmt::format("swap file {}: the limit on the size of files is {} bytes; raise it with "
+                    "'ulimit -f unlimited'",
+                    spec.path, file_size_limit()));
+  }
   struct stat opened {};
   if (fstat(swap.descriptor, &opened) == 0 && S_ISREG(opened.st_mode) &&
       static_cast<std::uint64_t>(opened.st_size) < swap.bytes &&

@@ -21,8 +21,11 @@ struct OpenedSwap {
 /// Moves a descriptor to a high number, without CLOEXEC.
 int move_high(int fd);
 
-/// SPEC is PATH[:SIZE]: a directory (an unnamed file is made in it), a file that is empty or marked as swap space
-/// (by mkswap, or by an earlier run), or a block device so marked. Throws UserError.
+/// Raises the soft limit on file sizes as far as the hard one lets us: swap is a file. Returns what it was.
+std::uint64_t raise_file_size_limit();
+
+/// SPEC is PATH[:SIZE]: a directory (an unnamed file is made in it), a file that is empty or marked as swap
+/// space (by mkswap, or by an earlier run), or a block device so marked. Throws UserError.
 OpenedSwap open_swap(const std::string& spec);
 /// $ENCHILADA_SWAP_DIR, or /var/tmp.
 std::string default_swap_directory();

@@ -128,6 +128,12 @@ class BadInput(Case):
                 swaps = [a for spec in specs for a in ("--swap", spec)]
                 self.refused(status, words, "run", *swaps, "--", "true")
 
+    def test_file_size_limit_without_room_for_swap(self):
+        for most in (100, 1 << 20):
+            with self.subTest(most):
+                self.refused(2, "size of files|ulimit -f unlimited", "run", "--", "true",
+                             preexec_fn=lambda most=most: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)))
+
     def test_swap_directory_without_permission(self):
         closed = os.path.join(self.path, "closed")
         os.mkdir(closed, 0o555)
@@ -264,6 +270,12 @@ class Running(Case):
                          preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)))
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertEqual(done.stdout.split()[0], "64")
+
+    def test_soft_file_size_limit_is_raised(self):
+        limit = (1 << 20, resource.RLIM_INFINITY)
+        done = self.call("run", "-q", "--", "sh", "-c", "ulimit -S -f",
+                         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit))
+        self.assertEqual((done.returncode, done.stdout), (0, "unlimited\n"), done.stderr)
 
     def test_stats_file(self):
         path = os.path.join(self.path, "stats.json")

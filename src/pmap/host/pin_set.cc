@@ -165,6 +165,32 @@ bool PinSet::pinned(VirtRange range) const noexcept {
   return false;
 }
 
+unsigned PinSet::threads() const noexcept {
+  return high_water_.load(kRelaxed);
+}
+
+std::uint64_t PinSet::pinned_bytes() const noexcept {
+  constexpr std::uint64_t kAll = ~std::uint64_t{0};
+  if (everything_.load(kRelaxed) != 0) return kAll;
+  std::uint64_t sum = 0;
+  const std::uint32_t high = high_water_.load(kRelaxed);
+  for (std::uint32_t i = 0; i < high; ++i) {
+    const std::uint32_t depth = threads_[i].depth.load(kRelaxed);
+    if (depth > kDepth) return kAll;
+    for (std::uint32_t level = 0; level < depth; ++level) {
+      const Record& record = threads_[i].records[level];
+      const std::uint32_t count = record.count.load(std::memory_order_acquire);
+      if (count == kEverything) return kAll;
+      for (std::uint32_t r = 0; r < count; ++r) {
+        const std::uint64_t start = record.ranges[r].start.load(kRelaxed);
+        const std::uint64_t end = record.ranges[r].end.load(kRelaxed);
+        if (end > start) sum += end - start;  // else it changes just now
+      }
+    }
+  }
+  return sum;
+}
+
 PinSet::Withdrawal::Withdrawal(PinSet& pins, VirtRange range) noexcept : pins_(pins), slot_(0) {
   for (unsigned round = 0;; ++round) {
     std::uint64_t claimed = pins_.claimed_.load(kRelaxed);

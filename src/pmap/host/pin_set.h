@@ -25,7 +25,7 @@ namespace enchilada {
 
 class PinSet {
  public:
-  static constexpr unsigned kThreads = 1024;    // records; further threads pin everything
+  static constexpr unsigned kThreads = 4096;    // records; further threads pin everything
   static constexpr unsigned kDepth = 8;         // nested pins of a thread; deeper ones pin everything
   static constexpr unsigned kRanges = 4;        // ranges of one pin; a longer list pins everything
   static constexpr unsigned kNoThread = ~0u;    // "no record": its pins pin everything
@@ -56,6 +56,11 @@ class PinSet {
 
   /// Some pin overlaps the range just now. A hint unless the caller has a Withdrawal of the range.
   [[nodiscard]] bool pinned(VirtRange range) const noexcept;
+
+  /// How many records have ever been taken at once, at most.
+  [[nodiscard]] unsigned threads() const noexcept;
+  /// What all pins cover just now, some of it perhaps counted twice; ~0: everything. A hint.
+  [[nodiscard]] std::uint64_t pinned_bytes() const noexcept;
 
   /// The remover's side. While it lives, pins that overlap `range` wait.
   class Withdrawal {

@@ -18,6 +18,7 @@
 #include "runtime/preload/memory_calls.h"
 #include "runtime/preload/next.h"
 #include "runtime/preload/process.h"
+#include "runtime/preload/program_filter.h"
 #include "runtime/preload/signals.h"
 #include "runtime/preload/syscalls.h"
 #include "runtime/preload/user_syscall.h"
@@ -241,8 +242,8 @@ ENCHILADA_EXPORT int ioctl(int fd, unsigned long request, ...) noexcept {
   }
   if (hidden || (in_window(argument) && live().ready()))
     return static_cast<int>(pinned_call(SYS_ioctl, fd, request, argument));
-  return static_cast<int>(with_errno(
-      enchilada::raw_syscall(SYS_ioctl, fd, static_cast<long>(request), static_cast<long>(argument))));
+  return static_cast<int>(
+      with_errno(program_syscall(SYS_ioctl, fd, static_cast<long>(request), static_cast<long>(argument))));
 }
 ENCHILADA_EXPORT int poll(pollfd* fds, nfds_t n, int timeout) {
   if (!managed(fds)) return next_poll(fds, n, timeout);

@@ -3,22 +3,40 @@
 #include <stdarg.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
+
+#include <type_traits>
 
 #include "runtime/preload/export.h"
 #include "runtime/preload/live.h"
 #include "runtime/preload/memory_calls.h"
 #include "runtime/preload/next.h"
+#include "runtime/preload/resource_limits.h"
 
 using namespace enchilada::runtime;
 
 namespace {
+template <class T>
+long as_word(T value) {
+  if constexpr (std::is_pointer_v<T>) {
+    return reinterpret_cast<long>(value);
+  } else {
+    return static_cast<long>(value);
+  }
+}
 std::uint64_t word(const void* p) {
   return reinterpret_cast<std::uint64_t>(p);
 }
 
-bool address_resource(int resource) {
-  return resource == RLIMIT_AS || resource == RLIMIT_DATA;
+/// A system call on limits that we answer. False: the kernel's.
+template <class... Args>
+bool answered(int* answer, long nr, Args... args) {
+  const long words[6] = {as_word(args)...};
+  long result = 0;
+  if (!answer_limit_call(nr, words, &result)) return false;
+  *answer = static_cast<int>(with_errno(result));
+  return true;
 }
 
 Next<int(int, rlimit*)> next_getrlimit("getrlimit");
@@ -98,21 +116,16 @@ ENCHILADA_EXPORT void* sbrk(intptr_t increment) noexcept {
 }
 
 ENCHILADA_EXPORT int getrlimit(__rlimit_resource_t resource, rlimit* limit) noexcept {
-  const int result = next_getrlimit(static_cast<int>(resource), limit);
-  if (result == 0 && live().ready() && address_resource(static_cast<int>(resource)) &&
-      address_limit() < limit->rlim_cur) {
-    limit->rlim_cur = address_limit();
-  }
-  return result;
+  int answer = 0;
+  if (answered(&answer, SYS_getrlimit, resource, limit)) return answer;
+  return next_getrlimit(static_cast<int>(resource), limit);
 }
 ENCHILADA_EXPORT int getrlimit64(__rlimit_resource_t resource, rlimit64* limit) noexcept {
   return getrlimit(resource, reinterpret_cast<rlimit*>(limit));
 }
 ENCHILADA_EXPORT int setrlimit(__rlimit_resource_t resource, const rlimit* limit) noexcept {
-  if (live().ready() && address_resource(static_cast<int>(resource))) {
-    set_address_limit(limit->rlim_cur);
-    return 0;
-  }
+  int answer = 0;
+  if (answered(&answer, SYS_setrlimit, resource, limit)) return answer;
   return next_setrlimit(static_cast<int>(resource), limit);
 }
 ENCHILADA_EXPORT int setrlimit64(__rlimit_resource_t resource, const rlimit64* limit) noexcept {
@@ -120,12 +133,9 @@ ENCHILADA_EXPORT int setrlimit64(__rlimit_resource_t resource, const rlimit64* l
 }
 ENCHILADA_EXPORT int prlimit(pid_t pid, __rlimit_resource resource, const rlimit* limit,
                              rlimit* old) noexcept {
-  const bool self = pid == 0 || pid == getpid();
-  if (!live().ready() || !self || !address_resource(static_cast<int>(resource))) {
-    return next_prlimit(pid, static_cast<int>(resource), limit, old);
-  }
-  if (old != nullptr && getrlimit(static_cast<__rlimit_resource_t>(resource), old) != 0) return -1;
-  return limit != nullptr ? setrlimit(static_cast<__rlimit_resource_t>(resource), limit) : 0;
+  int answer = 0;
+  if (answered(&answer, SYS_prlimit64, pid, resource, limit, old)) return answer;
+  return next_prlimit(pid, static_cast<int>(resource), limit, old);
 }
 ENCHILADA_EXPORT int prlimit64(pid_t pid, __rlimit_resource resource, const rlimit64* limit,
                                rlimit64* old) noexcept {

@@ -20,8 +20,10 @@
 #include "runtime/preload/memory_calls.h"
 #include "runtime/preload/next.h"
 #include "runtime/preload/process.h"
+#include "runtime/preload/program_filter.h"
 #include "runtime/preload/resident_heap.h"
 #include "runtime/preload/resident_malloc.h"
+#include "runtime/preload/resource_limits.h"
 #include "runtime/preload/signals.h"
 #include "runtime/preload/stack_switch.h"
 #include "runtime/preload/syscalls.h"
@@ -245,12 +247,12 @@ long close_all_but_ours(unsigned first, unsigned last, int flags) {
   for (unsigned i = 0; i < n && first <= last; ++i) {
     if (ours[i] < first || ours[i] > last) continue;
     if (ours[i] > first) {
-      const long result = raw_syscall(SYS_close_range, first, ours[i] - 1, flags);
+      const long result = program_syscall(SYS_close_range, first, ours[i] - 1, flags);
       if (result < 0) return result;
     }
     first = ours[i] + 1;
   }
-  return first <= last ? raw_syscall(SYS_close_range, first, last, flags) : 0;
+  return first <= last ? program_syscall(SYS_close_range, first, last, flags) : 0;
 }
 
 Next<int(int)> next_close("close");
@@ -262,7 +264,8 @@ int refuse_descriptor() {
 
 /// syscall(2) of what the engine answers itself. False: an ordinary call.
 bool emulated(long nr, const long (&a)[6], long* result) {
-  if (answer_memory_call(nr, a, result)) return true;
+  if (answer_memory_call(nr, a, result) || answer_limit_call(nr, a, result)) return true;
+  if (answer_filter_call(nr, a, result)) return true;
   switch (nr) {
     case SYS_rt_sigprocmask:
       *result = call_sigprocmask(static_cast<int>(a[0]), reinterpret_cast<const std::uint64_t*>(a[1]),
@@ -277,7 +280,7 @@ bool emulated(long nr, const long (&a)[6], long* result) {
                             reinterpret_cast<char* const*>(a[2]));
       return true;
     case SYS_fork:
-      *result = announced([] { return raw_syscall(SYS_fork); });
+      *result = announced([] { return program_syscall(SYS_fork); });
       return true;
     case SYS_clone:
       if ((a[0] & CLONE_VM) != 0) return false;
@@ -494,11 +497,11 @@ ENCHILADA_EXPORT int close(int fd) {
 }
 ENCHILADA_EXPORT int dup2(int from, int to) noexcept {
   if (from != to && engine_descriptor(to)) return refuse_descriptor();
-  return static_cast<int>(with_errno(raw_syscall(SYS_dup2, from, to)));
+  return static_cast<int>(with_errno(program_syscall(SYS_dup2, from, to)));
 }
 ENCHILADA_EXPORT int dup3(int from, int to, int flags) noexcept {
   if (engine_descriptor(to)) return refuse_descriptor();
-  return static_cast<int>(with_errno(raw_syscall(SYS_dup3, from, to, flags)));
+  return static_cast<int>(with_errno(program_syscall(SYS_dup3, from, to, flags)));
 }
 ENCHILADA_EXPORT int close_range(unsigned first, unsigned last, int flags) noexcept {
   return static_cast<int>(with_errno(close_all_but_ours(first, last, flags)));
@@ -522,7 +525,19 @@ ENCHILADA_EXPORT long syscall(long nr, ...) noexcept {
   if (nested || points_into_window(a[0], a[1], a[2], a[3], a[4], a[5])) {
     return with_errno(user_syscall(nr, a[0], a[1], a[2], a[3], a[4], a[5]));
   }
-  return with_errno(raw_syscall(nr, a[0], a[1], a[2], a[3], a[4], a[5]));
+  // A child on our stack would overwrite what the gadget returns by.
+  if (nr == SYS_clone || nr == SYS_vfork) {
+    return with_errno(raw_syscall(nr, a[0], a[1], a[2], a[3], a[4], a[5]));
+  }
+  return with_errno(program_syscall(nr, a[0], a[1], a[2], a[3], a[4], a[5]));
+}
+ENCHILADA_EXPORT int prctl(int option, ...) noexcept {
+  va_list more;
+  va_start(more, option);
+  long a[6] = {option};
+  for (int i = 1; i < 5; ++i) a[i] = va_arg(more, long);
+  va_end(more);
+  return static_cast<int>(syscall(SYS_prctl, a[0], a[1], a[2], a[3], a[4], 0L));
 }
 
 }  // extern "C"

@@ -12,6 +12,7 @@
 #include "runtime/preload/engine_section.h"
 #include "runtime/preload/foreign.h"
 #include "runtime/preload/live.h"
+#include "runtime/preload/program_filter.h"
 #include "runtime/preload/stack_switch.h"
 #include "runtime/preload/syscalls.h"
 
@@ -235,8 +236,8 @@ long call_mmap(std::uint64_t address, std::uint64_t length, int prot, int flags,
   if (!live().ready() || (fixed && !in) || (!fixed && !manageable(prot, flags))) {
     // A hint into the window must not make the kernel put something of its own there; it cannot: the window
     // is one mapping already. Drop the hint so that the filter need not look.
-    return raw_syscall(SYS_mmap, static_cast<long>(in && !fixed ? 0 : address), static_cast<long>(length),
-                       prot, flags, fd, static_cast<long>(offset));
+    return program_syscall(SYS_mmap, static_cast<long>(in && !fixed ? 0 : address), static_cast<long>(length),
+                           prot, flags, fd, static_cast<long>(offset));
   }
   if (length == 0 || (fixed && (address & kPageMask) != 0)) return -EINVAL;
   if (length > kLargest) return -ENOMEM;
@@ -251,7 +252,7 @@ long call_mmap(std::uint64_t address, std::uint64_t length, int prot, int flags,
 long call_munmap(std::uint64_t address, std::uint64_t length) {
   if (on_managed_stack()) return off_managed_stack([=] { return call_munmap(address, length); });
   if (!live().ready() || !in_window(address)) {
-    return raw_syscall(SYS_munmap, static_cast<long>(address), static_cast<long>(length));
+    return program_syscall(SYS_munmap, static_cast<long>(address), static_cast<long>(length));
   }
   if ((address & kPageMask) != 0 || length == 0 || !inside_window(address, round_up(length))) return -EINVAL;
   const VirtRange range = range_of(address, length);
@@ -263,7 +264,7 @@ long call_munmap(std::uint64_t address, std::uint64_t length) {
 long call_mprotect(std::uint64_t address, std::uint64_t length, int prot) {
   if (on_managed_stack()) return off_managed_stack([=] { return call_mprotect(address, length, prot); });
   if (!live().ready() || !in_window(address)) {
-    return raw_syscall(SYS_mprotect, static_cast<long>(address), static_cast<long>(length), prot);
+    return program_syscall(SYS_mprotect, static_cast<long>(address), static_cast<long>(length), prot);
   }
   if ((address & kPageMask) != 0) return -EINVAL;
   if (length == 0) return 0;
@@ -286,7 +287,7 @@ long call_mprotect(std::uint64_t address, std::uint64_t length, int prot) {
 long call_madvise(std::uint64_t address, std::uint64_t length, int advice) {
   if (on_managed_stack()) return off_managed_stack([=] { return call_madvise(address, length, advice); });
   if (!live().ready() || !in_window(address)) {
-    return raw_syscall(SYS_madvise, static_cast<long>(address), static_cast<long>(length), advice);
+    return program_syscall(SYS_madvise, static_cast<long>(address), static_cast<long>(length), advice);
   }
   if ((address & kPageMask) != 0 || !inside_window(address, round_up(length))) return -EINVAL;
   if (length == 0) return 0;
@@ -333,8 +334,8 @@ long call_mremap(std::uint64_t old_address, std::uint64_t old_length, std::uint6
         [=] { return call_mremap(old_address, old_length, new_length, flags, new_address); });
   const bool to_window = (flags & MREMAP_FIXED) != 0 && in_window(new_address);
   if (!live().ready() || (!in_window(old_address) && !to_window)) {
-    return raw_syscall(SYS_mremap, static_cast<long>(old_address), static_cast<long>(old_length),
-                       static_cast<long>(new_length), flags, static_cast<long>(new_address));
+    return program_syscall(SYS_mremap, static_cast<long>(old_address), static_cast<long>(old_length),
+                           static_cast<long>(new_length), flags, static_cast<long>(new_address));
   }
   if (!in_window(old_address) || ((flags & MREMAP_FIXED) != 0 && !to_window)) return -EINVAL;
   old_length = round_up(old_length);
@@ -398,7 +399,7 @@ long call_mincore(std::uint64_t address, std::uint64_t length, unsigned char* ve
 long call_mlock(std::uint64_t address, std::uint64_t length) {
   if (on_managed_stack()) return off_managed_stack([=] { return call_mlock(address, length); });
   if (!live().ready() || !in_window(address)) {
-    return raw_syscall(SYS_mlock, static_cast<long>(address), static_cast<long>(length));
+    return program_syscall(SYS_mlock, static_cast<long>(address), static_cast<long>(length));
   }
   const std::uint64_t start = address & ~kPageMask;
   const std::uint64_t size = round_up(address + length) - start;
@@ -413,7 +414,7 @@ long call_mlock(std::uint64_t address, std::uint64_t length) {
 long call_munlock(std::uint64_t address, std::uint64_t length) {
   if (on_managed_stack()) return off_managed_stack([=] { return call_munlock(address, length); });
   if (!live().ready() || !in_window(address)) {
-    return raw_syscall(SYS_munlock, static_cast<long>(address), static_cast<long>(length));
+    return program_syscall(SYS_munlock, static_cast<long>(address), static_cast<long>(length));
   }
   const std::uint64_t start = address & ~kPageMask;
   const std::uint64_t size = round_up(address + length) - start;
@@ -424,7 +425,7 @@ long call_munlock(std::uint64_t address, std::uint64_t length) {
 
 long call_mlockall(int flags) {
   if (on_managed_stack()) return off_managed_stack([=] { return call_mlockall(flags); });
-  if (!live().ready()) return raw_syscall(SYS_mlockall, flags);
+  if (!live().ready()) return program_syscall(SYS_mlockall, flags);
   // The kernel must not lock the window. What the program has in it may be more than --ram: refuse as the
   // kernel refuses beyond RLIMIT_MEMLOCK, else accept; nothing that fits is ever paged out anyway.
   const std::uint64_t half = (live().tree().config().ram_frames << kPageShift) / 2;
@@ -438,7 +439,7 @@ long call_munlockall() {
 long call_msync(std::uint64_t address, std::uint64_t length, int flags) {
   if (on_managed_stack()) return off_managed_stack([=] { return call_msync(address, length, flags); });
   if (!live().ready() || !in_window(address)) {
-    return raw_syscall(SYS_msync, static_cast<long>(address), static_cast<long>(length), flags);
+    return program_syscall(SYS_msync, static_cast<long>(address), static_cast<long>(length), flags);
   }
   if ((address & kPageMask) != 0 || !inside_window(address, round_up(length))) return -EINVAL;
   const VirtRange range = range_of(address, length);

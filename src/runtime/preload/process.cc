@@ -11,6 +11,7 @@
 #include "runtime/preload/foreign.h"
 #include "runtime/preload/live.h"
 #include "runtime/preload/memory_calls.h"
+#include "runtime/preload/program_filter.h"
 #include "runtime/preload/resident_heap.h"
 #include "runtime/preload/signals.h"
 #include "runtime/preload/syscalls.h"
@@ -405,6 +406,41 @@ char* stage_tree_variable(Staging& staging) {
   return text;
 }
 
+/// LD_PRELOAD without this library. nullptr: nothing is left.
+char* stage_other_preloads(Staging& staging, const char* variable) {
+  const std::size_t own = length_of(live().preload_path());
+  char* copy = staging.copy(variable);
+  char* to = copy + length_of(kKept[0]);
+  char* const first = to;
+  for (const char* at = variable + length_of(kKept[0]); *at != 0;) {
+    std::size_t n = 0;
+    while (at[n] != 0 && at[n] != ':' && at[n] != ' ') ++n;
+    if (n != 0 && (n != own || !starts_with(at, live().preload_path()))) {
+      if (to != first) *to++ = ':';
+      __builtin_memcpy(to, at, n);
+      to += n;
+    }
+    at += n + (at[n] != 0 ? 1 : 0);
+  }
+  *to = 0;
+  return to != first ? copy : nullptr;
+}
+
+/// The environment of a program that is not to be managed.
+char** stage_plain_environment(Staging& staging, char* const* envp) {
+  const std::size_t n = count_of(envp);
+  auto** out = static_cast<char**>(staging.take((n + 1) * sizeof(char*)));
+  std::size_t used = 0;
+  for (std::size_t i = 0; i < n; ++i) {
+    if (starts_with(envp[i], kKept[1])) continue;
+    char* copy =
+        starts_with(envp[i], kKept[0]) ? stage_other_preloads(staging, envp[i]) : staging.copy(envp[i]);
+    if (copy != nullptr) out[used++] = copy;
+  }
+  out[used] = nullptr;
+  return out;
+}
+
 /// The environment with the tree's variables put back if the program dropped or changed them.
 char** stage_environment(Staging& staging, char* const* envp) {
   const std::size_t n = count_of(envp);
@@ -477,7 +513,8 @@ long stage_exec(const char* path, char* const* argv, char* const* envp, ExecArgu
   staged->path = staging.copy(path);
   for (std::size_t i = 0; i < n; ++i) staged->argv[i] = staging.copy(argv[i]);
   staged->argv[n] = nullptr;
-  staged->envp = stage_environment(staging, envp);
+  staged->envp =
+      program_filtered() ? stage_plain_environment(staging, envp) : stage_environment(staging, envp);
   CHECK(staging.used <= staging.size, staging.used, staging.size);
   staged->memory = staging.memory;
   return 0;
@@ -492,7 +529,7 @@ long call_execve(const char* path, char* const* argv, char* const* envp) {
   restore_dispositions_for_exec();
   if (own) live().tree().begin_exec();
   const long answer =
-      raw_syscall(SYS_execve, as_long(staged.path), as_long(staged.argv), as_long(staged.envp));
+      program_syscall(SYS_execve, as_long(staged.path), as_long(staged.argv), as_long(staged.envp));
   if (own) live().tree().exec_failed();
   reinstall_handlers();
   resident_free(staged.memory);

@@ -13,6 +13,7 @@
 #include "runtime/preload/process.h"
 #include "runtime/preload/signal_frame.h"
 #include "runtime/preload/stack_switch.h"
+#include "runtime/preload/syscall_filter.h"
 #include "runtime/preload/syscalls.h"
 #include "runtime/preload/thread.h"
 #include "runtime/preload/user_syscall.h"
@@ -234,7 +235,8 @@ void on_fault(int signal, siginfo_t* info, void* raw_context) {
 
 void on_sys(int signal, siginfo_t* info, void* raw_context) {
   auto* context = static_cast<ucontext_t*>(raw_context);
-  if (info->si_code != kSeccompCode || !handle_trapped_call(*context)) deliver(signal, info, context);
+  const bool ours = info->si_code == kSeccompCode && info->si_errno == kTrapMark;
+  if (!ours || !handle_trapped_call(*context)) deliver(signal, info, context);
   end_handler(*context);
 }
 

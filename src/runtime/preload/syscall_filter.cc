@@ -112,7 +112,7 @@ class FilterBuilder {
     load(offset + 4);
     branch(kJumpAtLeast, static_cast<std::uint32_t>(layout::kWindow.start.value() >> 32), 0, 2);
     branch(kJumpAtLeast, static_cast<std::uint32_t>(layout::kWindow.end.value() >> 32), 1, 0);
-    op(kReturn, SECCOMP_RET_TRAP);
+    op(kReturn, SECCOMP_RET_TRAP | kTrapMark);
   }
 
   sock_filter code_[kMost];

@@ -6,6 +6,9 @@
 
 namespace enchilada::runtime {
 
+/// si_errno of our filter's SIGSYS: a filter of the program's may trap too.
+inline constexpr int kTrapMark = 0x4e43;
+
 /// Installs the filter unless an inherited one of ours is at work. nullptr, or why not.
 const char* install_filter();
 /// A trapped call is the question whether there is one: it is answered with -EINVAL.

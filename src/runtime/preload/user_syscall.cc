@@ -18,12 +18,15 @@
 #include "runtime/preload/live.h"
 #include "runtime/preload/memory_calls.h"
 #include "runtime/preload/process.h"
+#include "runtime/preload/program_filter.h"
+#include "runtime/preload/resource_limits.h"
 #include "runtime/preload/signals.h"
 #include "runtime/preload/stack_switch.h"
 #include "runtime/preload/syscall_args.h"
 #include "runtime/preload/syscall_filter.h"
 #include "runtime/preload/syscalls.h"
 #include "runtime/preload/thread.h"
+#include "runtime/preload/transfer_plan.h"
 
 extern "C" {
 extern const char enchilada_gadget_begin[], enchilada_gadget_end[], enchilada_gadget_target[];
@@ -211,16 +214,17 @@ PinDepths pin_call(ThreadRecord& thread, std::uint64_t nr, const std::uint64_t* 
   return {pinner.depth_before(), pin_set().depth(thread.pins)};
 }
 
-/// Splits a transfer that is larger than may be pinned.
+/// Splits a transfer that is larger than may be pinned, or shortens it.
 void cut_into_pieces(PendingCall& call) {
   const CallSpec& spec = call_spec(static_cast<long>(call.nr));
   call.piece = call.left = call.done = 0;
-  const std::uint64_t limit = live().pin_limit();
-  if (spec.transfer == Transfer::kWhole || !in_window(call.args[1]) || call.args[2] <= limit) return;
+  if (spec.transfer == Transfer::kWhole || !in_window(call.args[1])) return;
+  const TransferPlan plan = plan_transfer(static_cast<long>(call.nr), call.args, call.args[2]);
+  if (call.args[2] <= plan.piece) return;
   call.moves_offset = spec.transfer == Transfer::kStreamAt;
-  call.piece = limit;
-  call.left = call.args[2] - limit;
-  call.args[2] = limit;
+  call.piece = plan.piece;
+  call.left = plan.short_answer ? 0 : call.args[2] - plan.piece;
+  call.args[2] = plan.piece;
 }
 
 /// Advances to the next piece. False: the transfer is over (result is the answer for the program).
@@ -237,7 +241,7 @@ bool next_piece(PendingCall& call, long* result) {
   }
   call.args[1] += call.piece;
   if (call.moves_offset) call.args[3] += call.piece;
-  call.piece = std::min(call.left, live().pin_limit());
+  call.piece = std::min(call.left, call.piece);
   call.left -= call.piece;
   call.args[2] = call.piece;
   return true;
@@ -263,10 +267,10 @@ struct VectorCursor {
 
 /// The next piece of a vector: few elements, few bytes. Returns its bytes; *pieces is the number of elements,
 /// 0 at the end. False: the array is not readable.
-bool cut_vector(VectorCursor& cursor, iovec* out, unsigned most, unsigned* pieces, std::uint64_t* bytes) {
+bool cut_vector(VectorCursor& cursor, std::uint64_t limit, iovec* out, unsigned most, unsigned* pieces,
+                std::uint64_t* bytes) {
   *pieces = 0;
   *bytes = 0;
-  const std::uint64_t limit = live().pin_limit();
   while (cursor.element < cursor.count && *pieces < most && *bytes < limit) {
     std::uint64_t base = 0;
     std::uint64_t length = 0;
@@ -281,6 +285,17 @@ bool cut_vector(VectorCursor& cursor, iovec* out, unsigned most, unsigned* piece
     cursor.done = 0;
   }
   return true;
+}
+
+/// What a vector transfers; stops counting beyond what any plan allows.
+std::uint64_t vector_bytes(std::uint64_t array, std::uint64_t count) {
+  std::uint64_t sum = 0;
+  for (std::uint64_t i = 0; i < count && sum <= live().pin_limit(); ++i) {
+    std::uint64_t length = 0;
+    if (!peek(array + i * sizeof(iovec) + 8, &length)) break;
+    sum += length;
+  }
+  return sum;
 }
 
 /// Sends the call to the user gadget: the handler returns into it.
@@ -303,7 +318,8 @@ void go_to_gadget(ucontext_t& context, std::uint64_t nr, const std::uint64_t* ar
     iovec pieces[12];
     unsigned n = 0;
     std::uint64_t bytes = 0;
-    if (cut_vector(cursor, pieces, 12, &n, &bytes) && cursor.element > 0) call.args[2] = cursor.element;
+    if (cut_vector(cursor, live().pin_limit(), pieces, 12, &n, &bytes) && cursor.element > 0)
+      call.args[2] = cursor.element;
   }
   call.pin_depth = pin_call(thread, nr, call.args, 0).before;
   ++thread.calls;
@@ -336,7 +352,8 @@ long trapped_sigprocmask(ucontext_t& context) {
 bool emulate(ucontext_t& context, long nr, long* result) {
   long a[6];
   for (unsigned i = 0; i < 6; ++i) a[i] = static_cast<long>(arg_of(context, i));
-  if (answer_memory_call(nr, a, result)) return true;
+  if (answer_memory_call(nr, a, result) || answer_limit_call(nr, a, result)) return true;
+  if (answer_filter_call(nr, a, result)) return true;
   switch (nr) {
     case SYS_mbind:
     case SYS_move_pages:
@@ -517,22 +534,31 @@ class PreparedCall {
   std::uint32_t seen_;
 };
 
+constexpr unsigned kVectorPieces = 12;
+
+/// The plan for a vector. One with more elements than are pinned at a time is like one with too many bytes.
+TransferPlan plan_vector(long nr, const std::uint64_t* args, std::uint64_t array, std::uint64_t count) {
+  const std::uint64_t bytes = vector_bytes(array, count);
+  return plan_transfer(nr, args, count > kVectorPieces ? std::max(bytes, live().pin_limit() + 1) : bytes);
+}
+
 /// readv, writev and their kin in pieces that may be pinned (rule 8); stops at a short result.
 long vectored_call(long nr, const std::uint64_t* given, bool cancellable) {
-  constexpr unsigned kPieces = 12;
   ThreadRecord& thread = this_thread();
   const auto key = reinterpret_cast<std::uint64_t>(__builtin_frame_address(0));
   const Access access =
       nr == SYS_readv || nr == SYS_preadv || nr == SYS_preadv2 ? Access::kWrite : Access::kRead;
   const auto offset = static_cast<long>(given[3]);
   VectorCursor cursor{given[1], given[2]};
+  const TransferPlan plan = plan_vector(nr, given, given[1], given[2]);
   PreparedCall call(thread, key, cancellable);
   long total = 0;
   for (;;) {
-    iovec pieces[kPieces];
+    iovec pieces[kVectorPieces];
     unsigned n = 0;
     std::uint64_t bytes = 0;
-    if (!cut_vector(cursor, pieces, kPieces, &n, &bytes)) return total > 0 ? total : -EFAULT;
+    if (!cut_vector(cursor, plan.piece, pieces, kVectorPieces, &n, &bytes))
+      return total > 0 ? total : -EFAULT;
     if (n == 0 && total > 0) return total;
     const auto pin = [&] {
       Pinner pinner(thread, key);
@@ -549,12 +575,84 @@ long vectored_call(long nr, const std::uint64_t* given, bool cancellable) {
     const long result = call.make(nr, args, pin);
     if (result < 0) return total > 0 ? total : result;
     total += result;
-    if (n == 0 || static_cast<std::uint64_t>(result) < bytes) return total;
+    if (n == 0 || plan.short_answer || static_cast<std::uint64_t>(result) < bytes) return total;
   }
 }
 
+/// sendmsg and recvmsg of a stream that may wait, in pieces; name and control data go with the first.
+class StreamMessage {
+ public:
+  StreamMessage(long nr, const std::uint64_t* given) : nr_(nr), given_(given) {}
+
+  /// False: not one that need be cut, or not readable. The call is to be made as it is.
+  bool plan() {
+    auto* words = reinterpret_cast<std::uint64_t*>(&header_);
+    for (std::size_t i = 0; i < sizeof(header_) / 8; ++i) {
+      if (!peek(given_[1] + i * 8, &words[i])) return false;
+    }
+    const auto array = reinterpret_cast<std::uint64_t>(header_.msg_iov);
+    if (header_.msg_iovlen > 1024) return false;
+    const std::uint64_t bytes = vector_bytes(array, header_.msg_iovlen);
+    plan_ = plan_transfer(nr_, given_, bytes);
+    cursor_ = {array, header_.msg_iovlen};
+    return bytes > plan_.piece && may_wait(nr_, given_);
+  }
+
+  long make(bool cancellable) {
+    ThreadRecord& thread = this_thread();
+    PreparedCall call(thread, reinterpret_cast<std::uint64_t>(this), cancellable);
+    const std::uint64_t args[6] = {given_[0], reinterpret_cast<std::uint64_t>(&header_), given_[2]};
+    long total = 0;
+    for (;;) {
+      unsigned n = 0;
+      std::uint64_t bytes = 0;
+      if (!cut_vector(cursor_, plan_.piece, pieces_, kVectorPieces, &n, &bytes))
+        return total > 0 ? total : -EFAULT;
+      if (n == 0 && total > 0) return total;
+      header_.msg_iov = pieces_;
+      header_.msg_iovlen = n;
+      const long result = call.make(nr_, args, [&] { return pin(thread); });
+      if (result < 0) return total > 0 ? total : result;
+      if (total == 0) report();
+      total += result;
+      header_.msg_controllen = 0;
+      if (plan_.short_answer || static_cast<std::uint64_t>(result) < bytes) return total;
+    }
+  }
+
+ private:
+  PinDepths pin(ThreadRecord& thread) {
+    const Access access = nr_ == SYS_recvmsg ? Access::kWrite : Access::kRead;
+    Pinner pinner(thread, reinterpret_cast<std::uint64_t>(this));
+    pinner.need(reinterpret_cast<std::uint64_t>(this), sizeof(*this), Access::kWrite);
+    need_msg(pinner, reinterpret_cast<std::uint64_t>(&header_), access);
+    pinner.flush();
+    return {pinner.depth_before(), pin_set().depth(thread.pins)};
+  }
+
+  /// What the kernel answers in the header.
+  void report() {
+    if (nr_ != SYS_recvmsg) return;
+    auto* given = reinterpret_cast<msghdr*>(given_[1]);
+    given->msg_namelen = header_.msg_namelen;
+    given->msg_controllen = header_.msg_controllen;
+    given->msg_flags = header_.msg_flags;
+  }
+
+  long nr_;
+  const std::uint64_t* given_;
+  msghdr header_{};
+  iovec pieces_[kVectorPieces] = {};
+  TransferPlan plan_{};
+  VectorCursor cursor_{};
+};
+
 long made_by_wrapper(long nr, const std::uint64_t* args, bool cancellable) {
   if (is_vectored(nr) && args[2] <= 1024) return vectored_call(nr, args, cancellable);
+  if (nr == SYS_sendmsg || nr == SYS_recvmsg) {
+    StreamMessage message(nr, args);
+    if (message.plan()) return message.make(cancellable);
+  }
   ThreadRecord& thread = this_thread();
   const auto key = reinterpret_cast<std::uint64_t>(__builtin_frame_address(0));
   PendingCall call;

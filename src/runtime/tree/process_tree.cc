@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <linux/memfd.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 #include <new>
 
@@ -105,6 +106,8 @@ const char* describe(TreeStatus status) noexcept {
       return "it is in a PID namespace of its own with another /proc, where it cannot tell which processes "
              "of this "
              "enchilada run are alive";
+    case TreeStatus::kFileSize:
+      return "the limit on the size of files is too small for swap; raise it with 'ulimit -f unlimited'";
     case TreeStatus::kSystem:
       return "a system call failed while setting up the shared segment";
   }
@@ -119,6 +122,10 @@ TreeStatus ProcessTree::create(const TreeConfig& config, int descriptor) noexcep
       kSwapOffset + ((config.swap_storage_bytes + kPageMask) & ~kPageMask);
   const std::uint64_t bytes =
       compressed_offset + ((config.compressed_storage_bytes + kPageMask) & ~kPageMask);
+  // The kernel's answer to ftruncate beyond the limit is a signal.
+  std::uint64_t limit[2] = {~std::uint64_t{0}, 0};
+  raw_syscall(__NR_prlimit64, 0, RLIMIT_FSIZE, 0, reinterpret_cast<long>(limit));
+  if (limit[0] < bytes) return TreeStatus::kFileSize;
   long fd = raw_syscall(__NR_memfd_create, reinterpret_cast<long>(kName), 0);
   if (failed(fd)) return TreeStatus::kSystem;
   if (failed(raw_syscall(__NR_ftruncate, fd, static_cast<long>(bytes)))) {

@@ -45,6 +45,7 @@ enum class [[nodiscard]] TreeStatus : std::uint8_t{
     kNoRam,         // the budget cannot give the minimum now
     kLost,          // the slot was taken away: its owner was thought dead
     kNoNumber,      // in a PID namespace whose /proc does not show the tree
+    kFileSize,      // RLIMIT_FSIZE is less than the segment takes
     kSystem,        // a system call failed
 };
 /// One clear line for a message.

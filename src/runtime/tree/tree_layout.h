@@ -41,6 +41,7 @@ struct TreeConfig {
   std::uint64_t compressed_bytes = 0;          // ring of the compressed store, beside ram_frames; 0 = none
   std::uint64_t compressed_storage_bytes = 0;  // the store with its metadata
   std::uint64_t fingerprint_seed = 0;          // random, for the swap pager's page fingerprints; 0 = chosen
+  std::uint64_t file_size_limit = ~std::uint64_t{0};  // soft RLIMIT_FSIZE as the launcher found it
   TransportChoice transport = TransportChoice::kAutomatic;
   std::uint32_t verbose = 0;
   std::uint32_t swap_file_count = 0;

@@ -540,6 +540,28 @@ PROBE(address_space_limit) {
   EXPECT_PATTERN(p, 2 * ram(), 30);
 }
 
+PROBE(a_limit_on_file_sizes_spares_the_memory) {
+  signal(SIGXFSZ, SIG_IGN);
+  rlimit* limit = on_heap(rlimit{});
+  EXPECT(getrlimit(RLIMIT_FSIZE, limit) == 0);
+  limit->rlim_cur = 4096;
+  EXPECT(setrlimit(RLIMIT_FSIZE, limit) == 0);
+  char* p = heap(2 * ram());
+  fill(p, 2 * ram(), 31);
+  push_out();
+  EXPECT_PATTERN(p, 2 * ram(), 31);
+  rlimit seen{};
+  EXPECT(getrlimit(RLIMIT_FSIZE, &seen) == 0);
+  EXPECT_EQ(seen.rlim_cur, 4096u);
+  EXPECT_EQ(seen.rlim_max, limit->rlim_max);
+  limit->rlim_cur = limit->rlim_max = 8192;
+  EXPECT(prlimit(0, RLIMIT_FSIZE, limit, &seen) == 0 && seen.rlim_cur == 4096);
+  EXPECT(syscall(SYS_prlimit64, 0, RLIMIT_FSIZE, nullptr, limit) == 0 && limit->rlim_max == 8192);
+  limit->rlim_cur = 8193;
+  errno = 0;
+  EXPECT(setrlimit(RLIMIT_FSIZE, limit) == -1 && errno == EINVAL);
+}
+
 PROBE(first_descriptor_is_three) {
   int fd = open("/dev/null", O_RDONLY);
   EXPECT_EQ(fd, 3);

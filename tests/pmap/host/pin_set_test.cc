@@ -81,6 +81,26 @@ TEST_F(PinSetTest, RecordsRunOutGracefully) {
   EXPECT_EQ(pins->register_thread(), all[5]);
 }
 
+TEST_F(PinSetTest, TellsHowMuchIsPinned) {
+  const unsigned other = pins->register_thread();
+  EXPECT_GE(pins->threads(), 2U);
+  EXPECT_EQ(pins->pinned_bytes(), 0U);
+  const VirtRange two[] = {range(0x1000, 0x2000), range(0x4800, 0x6800)};  // one page, and three
+  pins->pin(me, two);
+  pins->pin(other, {two, 1});
+  EXPECT_EQ(pins->pinned_bytes(), 0x5000U);
+  pins->unpin(me);
+  EXPECT_EQ(pins->pinned_bytes(), 0x1000U);
+  const std::vector<VirtRange> many(PinSet::kRanges + 1, two[0]);
+  pins->pin(me, many);
+  EXPECT_EQ(pins->pinned_bytes(), ~std::uint64_t{0});
+  pins->unpin(me);
+  pins->pin(PinSet::kNoThread, {two, 1});
+  EXPECT_EQ(pins->pinned_bytes(), ~std::uint64_t{0});
+  pins->unpin(PinSet::kNoThread);
+  pins->unregister_thread(other);
+}
+
 TEST_F(PinSetTest, ForkKeepsOnlyTheSurvivor) {
   const unsigned other = pins->register_thread();
   const VirtRange a = range(0x1000, 0x2000), b = range(0x5000, 0x6000);
