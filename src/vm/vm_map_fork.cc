@@ -25,8 +25,8 @@ bool VmMap::Impl::share_with_child(MapEntry* entry, MapEntry* copy) {
     if (!objects().shadow(&entry->object, &entry->offset, entry->pages())) return false;
     entry->needs_copy = false;
   }
-  objects().clear_one_mapping(*entry->object);
   objects().reference(*entry->object);
+  objects().clear_one_mapping(*entry->object);
   copy->object = entry->object;
   copy->offset = entry->offset;
   entry->shared = copy->shared = true;
@@ -41,8 +41,8 @@ bool VmMap::Impl::copy_on_write_with_child(MapEntry* entry, MapEntry* copy) {
   // also for an entry that awaits a copy already: since its sharers left, the object may count as mapped once
   // again.
   (void)objects().split(&entry->object, &entry->offset, entry->pages());
-  objects().prepare_for_copy(*entry->object);
   objects().reference(*entry->object);
+  objects().prepare_for_copy(*entry->object);
   entry->needs_copy = true;
   copy->object = entry->object;
   copy->offset = entry->offset;
@@ -54,8 +54,8 @@ bool VmMap::Impl::copy_on_write_with_child(MapEntry* entry, MapEntry* copy) {
 // pages are copied at once (finish_fork), as FreeBSD does for wired memory. The mark is `raised`.
 bool VmMap::Impl::copy_now_with_child(MapEntry* entry, MapEntry* copy) {
   CHECK(entry->object != nullptr);
-  objects().clear_one_mapping(*entry->object);
   objects().reference(*entry->object);
+  objects().clear_one_mapping(*entry->object);
   copy->object = entry->object;
   copy->offset = entry->offset;
   copy->needs_copy = true;

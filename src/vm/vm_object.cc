@@ -99,12 +99,15 @@ VmObject* VmObjectZone::terminate(VmObject& object) NO_THREAD_SAFETY_ANALYSIS {
   object.flags |= VmObject::kDead;
   VmObject* const backing = object.backing;
   if (backing != nullptr) detach(object);
-  while (object.paging()) {
-    object.lock.unlock();
-    object.await_paging();
-    object.lock.lock();
-  }
-  free_all_pages(object);
+  do {
+    while (object.paging()) {
+      object.lock.unlock();
+      object.await_paging();
+      object.lock.lock();
+    }
+    // Unlocks while it waits for a busy page: the page daemon may then take others for a write.
+    free_all_pages(object);
+  } while (object.paging());
   object.lock.unlock();
   recycle(object);
   return backing;

@@ -113,7 +113,8 @@ class VmObjectZone {
   /// *object/*offset are replaced (references moved). False: not possible, nothing done.
   [[nodiscard]] bool split(VmObject** object, PageIndex* offset, PageCount size);
 
-  /// At fork: collapses what can be, clears ONEMAPPING.
+  /// At fork, once the copy has its reference: collapses what can be, clears ONEMAPPING. (Whoever gives the
+  /// last other reference up sets the flag again, if it does not see that reference: pages were lost.)
   void prepare_for_copy(VmObject& object);
   void clear_one_mapping(VmObject& object);
 

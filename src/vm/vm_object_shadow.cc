@@ -157,7 +157,12 @@ VmObject* VmObjectZone::collapse_chain(VmObject& object)
     }
     backing.lock.unlock();
     if (!done) break;
-    if (own) recycle(backing);
+    if (own) {
+      // Until it left the list of its own backing object, somebody may have found it there as the only shadow
+      // and held it to collapse it: there is nothing left in it to collapse.
+      while (backing.paging()) backing.await_paging();
+      recycle(backing);
+    }
     if (other == nullptr) continue;
     if (sibling != nullptr) sibling->end_paging();
     sibling = other;
