@@ -207,14 +207,20 @@ bool CompressedStore::put(PackedNumber number, std::span<const std::byte> packed
   return true;
 }
 
+/// With the ring's lock held: the page's entry, marked as used; null: it is not here.
+CompressedStore::Entry* CompressedStore::used_entry(PackedNumber number) {
+  const std::uint32_t word = words()[number.value()];
+  if (word == 0) return nullptr;
+  Entry* const e = entry(std::uint64_t{word - 1} * kUnit);
+  DCHECK(e->number == number.value(), e->number);
+  store(e->word, e->word | Entry::kTouched);
+  return e;
+}
+
 bool CompressedStore::touch(PackedNumber number) {
   if (!has(number)) return false;
   const Section section(*this);
-  const std::uint32_t word = words()[number.value()];
-  if (word == 0) return false;
-  Entry& e = *entry(std::uint64_t{word - 1} * kUnit);
-  store(e.word, e.word | Entry::kTouched);
-  return true;
+  return used_entry(number) != nullptr;
 }
 
 bool CompressedStore::being_drained(PackedNumber number) const {
@@ -236,11 +242,8 @@ void CompressedStore::drop(PackedNumber number) {
 bool CompressedStore::get(PackedNumber number, FunctionRef<void(std::span<const std::byte>)> use) {
   if (!has(number)) return false;
   const Section section(*this);
-  const std::uint32_t word = words()[number.value()];
-  if (word == 0) return false;
-  Entry* const e = entry(std::uint64_t{word - 1} * kUnit);
-  DCHECK(e->number == number.value(), e->number);
-  store(e->word, e->word | Entry::kTouched);
+  const Entry* const e = used_entry(number);
+  if (e == nullptr) return false;
   use(e->packed());
   ++header_->stats.got;
   return true;

@@ -104,6 +104,7 @@ class CompressedStore {
   [[nodiscard]] std::uint32_t* words() const;
   [[nodiscard]] std::byte* at(std::uint64_t position) const;
   [[nodiscard]] Entry* entry(std::uint64_t position) const;
+  [[nodiscard]] Entry* used_entry(PackedNumber number);
   [[nodiscard]] std::uint32_t word_of(std::uint64_t position) const;
   [[nodiscard]] bool here(const Entry& entry, std::uint64_t position) const;
   [[nodiscard]] bool being_drained(PackedNumber number) const;

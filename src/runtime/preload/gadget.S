@@ -15,13 +15,7 @@
  *        what comes from below +64 (program_filter.h).
  */
         .section .note.GNU-stack,"",@progbits
-        .text
-        .balign 64
-        .globl enchilada_gadget_begin
-        .hidden enchilada_gadget_begin
-        .globl enchilada_gadget_end
-        .hidden enchilada_gadget_end
-enchilada_gadget_begin:
+        .macro call_with_c_arguments    /* long f(long nr, long a, ... long f), to the kernel's registers */
         mov     %rdi, %rax
         mov     %rsi, %rdi
         mov     %rdx, %rsi
@@ -31,6 +25,15 @@ enchilada_gadget_begin:
         mov     8(%rsp), %r9
         syscall
         ret
+        .endm
+        .text
+        .balign 64
+        .globl enchilada_gadget_begin
+        .hidden enchilada_gadget_begin
+        .globl enchilada_gadget_end
+        .hidden enchilada_gadget_end
+enchilada_gadget_begin:
+        call_with_c_arguments
         .balign 64
         syscall
         lea     -136(%rsp), %rsp        /* red zone, and 8 bytes for the address to go on at */
@@ -98,15 +101,7 @@ enchilada_gadget_checked_end:
         .globl enchilada_gadget_program
         .hidden enchilada_gadget_program
 enchilada_gadget_program:
-        mov     %rdi, %rax
-        mov     %rsi, %rdi
-        mov     %rdx, %rsi
-        mov     %rcx, %rdx
-        mov     %r8, %r10
-        mov     %r9, %r8
-        mov     8(%rsp), %r9
-        syscall
-        ret
+        call_with_c_arguments
 enchilada_gadget_end:
 
 /* bool enchilada_probe_read(const void*), bool enchilada_probe_write(void*): touch one byte; false when the access

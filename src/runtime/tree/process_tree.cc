@@ -104,8 +104,7 @@ const char* describe(TreeStatus status) noexcept {
       return "this process's share was taken away because its parent died during fork";
     case TreeStatus::kNoNumber:
       return "it is in a PID namespace of its own with another /proc, where it cannot tell which processes "
-             "of this "
-             "enchilada run are alive";
+             "of this enchilada run are alive";
     case TreeStatus::kFileSize:
       return "the limit on the size of files is too small for swap; raise it with 'ulimit -f unlimited'";
     case TreeStatus::kSystem:

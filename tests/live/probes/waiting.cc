@@ -27,48 +27,31 @@ struct Waiter {
 
 std::atomic<int> under_way;
 
-ssize_t read_it(int fd, char* at, size_t n) {
-  return read(fd, at, n);
+template <auto call>
+ssize_t plainly(int fd, char* at, size_t n) {
+  return call(fd, at, n);
 }
-ssize_t receive_it(int fd, char* at, size_t n) {
-  return recv(fd, at, n, 0);
+template <auto call>
+ssize_t by_socket(int fd, char* at, size_t n) {
+  return call(fd, at, n, 0);
 }
-ssize_t read_vector(int fd, char* at, size_t n) {
+template <auto call>
+ssize_t by_vector(int fd, char* at, size_t n) {
   iovec parts[2] = {{at, n / 2}, {at + n / 2, n - n / 2}};
-  return readv(fd, parts, 2);
+  return call(fd, parts, 2);
 }
-ssize_t receive_message(int fd, char* at, size_t n) {
+template <auto call>
+ssize_t by_message(int fd, char* at, size_t n) {
   iovec part = {at, n};
   msghdr message = {};
   message.msg_iov = &part;
   message.msg_iovlen = 1;
-  return recvmsg(fd, &message, 0);
+  return call(fd, &message, 0);
 }
-ssize_t read_without_libc(int fd, char* at, size_t n) {
+template <long nr>
+ssize_t without_libc(int fd, char* at, size_t n) {
   ssize_t result;
-  asm volatile("syscall" : "=a"(result) : "a"(SYS_read), "D"(fd), "S"(at), "d"(n) : "rcx", "r11", "memory");
-  return result;
-}
-ssize_t write_it(int fd, char* at, size_t n) {
-  return write(fd, at, n);
-}
-ssize_t send_it(int fd, char* at, size_t n) {
-  return send(fd, at, n, 0);
-}
-ssize_t write_vector(int fd, char* at, size_t n) {
-  iovec parts[2] = {{at, n / 2}, {at + n / 2, n - n / 2}};
-  return writev(fd, parts, 2);
-}
-ssize_t send_message(int fd, char* at, size_t n) {
-  iovec part = {at, n};
-  msghdr message = {};
-  message.msg_iov = &part;
-  message.msg_iovlen = 1;
-  return sendmsg(fd, &message, 0);
-}
-ssize_t write_without_libc(int fd, char* at, size_t n) {
-  ssize_t result;
-  asm volatile("syscall" : "=a"(result) : "a"(SYS_write), "D"(fd), "S"(at), "d"(n) : "rcx", "r11", "memory");
+  asm volatile("syscall" : "=a"(result) : "a"(nr), "D"(fd), "S"(at), "d"(n) : "rcx", "r11", "memory");
   return result;
 }
 ssize_t receive_all(int fd, char* at, size_t n) {
@@ -110,7 +93,9 @@ void finish(std::vector<Waiter>& waiters) {
 }  // namespace
 
 PROBE(threads_waiting_for_data_leave_memory_to_others) {
-  auto waiters = start({read_it, receive_it, read_vector, receive_message, read_without_libc, read_it}, 100);
+  auto waiters = start({plainly<read>, by_socket<recv>, by_vector<readv>, by_message<recvmsg>,
+                        without_libc<SYS_read>, plainly<read>},
+                       100);
   probe::push_out();
   for (Waiter& w : waiters) EXPECT_EQ(write(w.fd[1], "hello", 5), 5);
   for (size_t i = 0; i < waiters.size(); ++i) {
@@ -125,7 +110,9 @@ PROBE(threads_waiting_for_data_leave_memory_to_others) {
 }
 
 PROBE(threads_waiting_for_room_leave_memory_to_others) {
-  auto waiters = start({write_it, send_it, write_vector, send_message, write_without_libc, write_it}, 200);
+  auto waiters = start({plainly<write>, by_socket<send>, by_vector<writev>, by_message<sendmsg>,
+                        without_libc<SYS_write>, plainly<write>},
+                       200);
   probe::push_out();
   char* got = probe::map(kBuffer);
   for (size_t i = 0; i < waiters.size(); ++i) {
