@@ -38,6 +38,7 @@ SoftEngine::SoftEngine(const SoftEngineOptions& options) : machine_(options.mach
   for (std::size_t i = 0; i < options.swap_pages.size(); ++i) {
     disks_.push_back(std::make_unique<Disk>(options.swap_pages[i], options.seed + i));
     devices[i] = &disks_.back()->faults;
+    disks_.back()->faults.set_async(options.async_looks);
   }
   if (options.compressed_bytes != 0) {
     put_store_before(std::span(devices).first(options.swap_pages.size()), options);

@@ -24,7 +24,8 @@ struct SoftEngineOptions {
   std::uint64_t swap_stripe = 16;
   std::size_t compressed_bytes = 0;     // of a compressed store before the devices; 0 = none
   std::size_t swap_metadata_bytes = 0;  // 0: the pager's own choice
-  unsigned bounce_buffers = 2;
+  unsigned bounce_buffers = 2;          // with three and more, pages can be written behind
+  unsigned async_looks = 0;             // FaultInjectingSwapDevice::set_async()
   VmTunables tunables{};
   std::uint64_t seed = 1;  // of the fault injection
 };

@@ -53,8 +53,9 @@ std::span<IoSlice> advance(std::span<IoSlice> slices, std::uint64_t done) {
 
 }  // namespace
 
-FileSwapDevice::FileSwapDevice(int fd, ByteCount offset, PageCount size, Reopen reopen, IoRings* rings)
-    : fd_(fd), offset_(offset.value()), size_(size), reopen_(reopen), rings_(rings) {
+FileSwapDevice::FileSwapDevice(int fd, ByteCount offset, PageCount size, Reopen reopen, IoRings* rings,
+                               AsyncWrites* writes)
+    : fd_(fd), offset_(offset.value()), size_(size), reopen_(reopen), rings_(rings), writes_(writes) {
   CHECK(offset.value() % kPageSize == 0, offset.value());
 }
 
@@ -76,6 +77,23 @@ IoResult FileSwapDevice::read_while(std::uint64_t first, std::span<const IoSlice
   work();
   const long bytes = rings_->finish(pending);
   return bytes == static_cast<long>(to.front().bytes) ? IoResult::kOk : read(first, to);
+}
+
+bool FileSwapDevice::begin_write(std::uint64_t first, const IoSlice& from, AsyncWrite& write) {
+  if (writes_ == nullptr || !within(first, {&from, 1}, size_)) return false;
+  const std::uint64_t at = offset_ + first * kPageSize;
+  reserve(at, at + from.bytes);
+  if (!writes_->begin(fd(), from.data, from.bytes, at, write)) return false;
+  calls_.fetch_add(1, std::memory_order_relaxed);
+  return true;
+}
+
+void FileSwapDevice::collect_writes() {
+  if (writes_ != nullptr) writes_->collect();
+}
+
+void FileSwapDevice::finish_write(const AsyncWrite& write) {
+  writes_->finish(write);
 }
 
 IoResult FileSwapDevice::transfer(bool writing, std::uint64_t first, std::span<const IoSlice> slices) {
@@ -224,6 +242,39 @@ IoResult FaultInjectingSwapDevice::write(std::uint64_t first, std::span<const Io
     static_cast<void>(ignored);
   }
   return IoResult::kError;
+}
+
+bool FaultInjectingSwapDevice::begin_write(std::uint64_t first, const IoSlice& from, AsyncWrite& write) {
+  const unsigned looks = async_looks_.load();
+  if (looks == 0) return false;
+  const MutexLock guard(begun_lock_);
+  for (Begun& begun : begun_) {
+    if (begun.write != nullptr) continue;
+    begun = {first, from, &write, looks};
+    write.begin(from.bytes);
+    return true;
+  }
+  return false;
+}
+
+void FaultInjectingSwapDevice::end(Begun& begun) {
+  const IoResult result = write(begun.first, {&begun.from, 1});
+  begun.write->end(result == IoResult::kOk ? static_cast<long>(begun.from.bytes) : -1);
+  begun.write = nullptr;
+}
+
+void FaultInjectingSwapDevice::collect_writes() {
+  const MutexLock guard(begun_lock_);
+  for (Begun& begun : begun_) {
+    if (begun.write != nullptr && --begun.looks == 0) end(begun);
+  }
+}
+
+void FaultInjectingSwapDevice::finish_write(const AsyncWrite& write) {
+  const MutexLock guard(begun_lock_);
+  for (Begun& begun : begun_) {
+    if (begun.write == &write) end(begun);
+  }
 }
 
 }  // namespace enchilada

@@ -5,13 +5,16 @@
 // undefined). All are thread-safe, allocate nothing and call no libc: they run inside signal handlers.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <span>
 
 #include "base/function_ref.h"
+#include "base/mutex.h"
 #include "base/units.h"
+#include "swap/async_writes.h"
 
 namespace enchilada {
 
@@ -43,6 +46,17 @@ class SwapDevice {
     return read(first, to);
   }
 
+  /// Starts a write that goes on by itself. False: not here, or not now; nothing has happened then. Until
+  /// `write` has ended, the bytes stay the device's; how it ended must be looked at.
+  [[nodiscard]] virtual bool begin_write(std::uint64_t /*first*/, const IoSlice& /*from*/,
+                                         AsyncWrite& /*write*/) {
+    return false;
+  }
+  /// Writes that have ended by now say so afterwards.
+  virtual void collect_writes() {}
+  /// Waits for one that was begun here.
+  virtual void finish_write(const AsyncWrite& /*write*/) {}
+
   /// A device that holds pages in memory is told of clean pages that are about to be dropped. Does this one?
   [[nodiscard]] virtual bool caches() const { return false; }
   /// Makes room for some pages to be offered; may do I/O.
@@ -73,9 +87,9 @@ class FileSwapDevice final : public SwapDevice {
   };
   /// Blocks lie in the file from `offset` (page-aligned) on. The descriptor stays the caller's. Space in the
   /// file is asked for ahead of the writes, where the file system can (see reserve()).
-  /// `rings` lets reads go on beside other work; without them they do not.
+  /// `rings` lets reads go on beside other work, `writes` writes; without them they do not.
   FileSwapDevice(int fd, ByteCount offset, PageCount size, Reopen reopen = {nullptr, nullptr},
-                 IoRings* rings = nullptr);
+                 IoRings* rings = nullptr, AsyncWrites* writes = nullptr);
 
   using SwapDevice::read;
   using SwapDevice::write;
@@ -83,6 +97,9 @@ class FileSwapDevice final : public SwapDevice {
   IoResult read(std::uint64_t first, std::span<const IoSlice> to) override;
   IoResult write(std::uint64_t first, std::span<const IoSlice> from) override;
   IoResult read_while(std::uint64_t first, std::span<const IoSlice> to, FunctionRef<void()> work) override;
+  [[nodiscard]] bool begin_write(std::uint64_t first, const IoSlice& from, AsyncWrite& write) override;
+  void collect_writes() override;
+  void finish_write(const AsyncWrite& write) override;
   [[nodiscard]] int fd() const { return fd_.load(std::memory_order_relaxed); }
   /// System calls made so far.
   [[nodiscard]] std::uint64_t calls() const { return calls_.load(std::memory_order_relaxed); }
@@ -98,6 +115,7 @@ class FileSwapDevice final : public SwapDevice {
   PageCount size_;
   Reopen reopen_;
   IoRings* rings_;
+  AsyncWrites* writes_;
   std::atomic<std::uint64_t> calls_{0};
   std::atomic<std::uint64_t> reserved_{0};  // the file has space up to here, as far as we know
 };
@@ -132,6 +150,12 @@ class FaultInjectingSwapDevice final : public SwapDevice {
   IoResult read(std::uint64_t first, std::span<const IoSlice> to) override;
   IoResult write(std::uint64_t first, std::span<const IoSlice> from) override;
 
+  [[nodiscard]] bool begin_write(std::uint64_t first, const IoSlice& from, AsyncWrite& write) override;
+  void collect_writes() override;
+  void finish_write(const AsyncWrite& write) override;
+
+  /// Writes that are begun take place, or fail, when they have been collected so often; 0 = none is begun.
+  void set_async(unsigned looks) { async_looks_.store(looks); }
   /// The n-th read / write from now on (1 = the next) fails, once; 0 = none.
   void fail_read_in(std::uint64_t n) { read_in_.store(n); }
   void fail_write_in(std::uint64_t n) { write_in_.store(n); }
@@ -151,6 +175,13 @@ class FaultInjectingSwapDevice final : public SwapDevice {
   [[nodiscard]] std::uint64_t injected() const { return injected_.load(std::memory_order_relaxed); }
 
  private:
+  struct Begun {
+    std::uint64_t first = 0;
+    IoSlice from{};
+    AsyncWrite* write = nullptr;
+    unsigned looks = 0;
+  };
+  void end(Begun& begun) REQUIRES(begun_lock_);
   bool strikes(std::atomic<std::uint64_t>& countdown, std::uint32_t rate);
   std::uint64_t next_random();
   void count_injected() { injected_.fetch_add(1, std::memory_order_relaxed); }
@@ -161,6 +192,9 @@ class FaultInjectingSwapDevice final : public SwapDevice {
   std::atomic<std::uint64_t> read_in_{0}, write_in_{0}, delay_{0}, injected_{0};
   std::atomic<std::uint32_t> read_rate_{0}, write_rate_{0};
   std::atomic<bool> full_{false}, short_{false}, corrupt_{false};
+  std::atomic<unsigned> async_looks_{0};
+  Mutex begun_lock_;
+  std::array<Begun, 64> begun_ GUARDED_BY(begun_lock_){};
 };
 
 }  // namespace enchilada

@@ -9,6 +9,7 @@
 #include <xxhash.h>
 
 #include "base/check.h"
+#include "swap/swap_pager_bounce.h"
 
 namespace enchilada {
 namespace {
@@ -51,54 +52,6 @@ std::size_t metadata_size(const SwapPagerConfig& config) {
 
 }  // namespace
 
-struct SwapPager::Bounce {
-  std::byte* data = nullptr;  // kClusterPages pages
-  unsigned number = 0;
-  std::array<SwapCopy, kClusterPages> old;          // by page: the copy before
-  std::array<SwapCopy, kClusterPages> now;          // by page: the copy after
-  std::array<std::uint8_t, kClusterPages> page_of;  // by slot: which page lies there
-};
-
-class SwapPager::BounceLease {
- public:
-  explicit BounceLease(SwapPager& pager) : pager_(pager), bounce_(pager.acquire_bounce()) {}
-  ~BounceLease() { pager_.release_bounce(bounce_); }
-  BounceLease(const BounceLease&) = delete;
-  BounceLease& operator=(const BounceLease&) = delete;
-  [[nodiscard]] Bounce& operator*() const { return bounce_; }
-
- private:
-  SwapPager& pager_;
-  Bounce& bounce_;
-};
-
-/// Blocks given up one by one go back to the space run by run.
-class SwapPager::Releaser {
- public:
-  explicit Releaser(SwapPager& pager) : pager_(pager) {}
-  ~Releaser() { flush(); }
-  Releaser(const Releaser&) = delete;
-  Releaser& operator=(const Releaser&) = delete;
-
-  void add(SwapBlock block) {
-    if (!SwapCopy{block}.on_device()) return;
-    if (!run_.empty() && block == run_.first + run_.count) {
-      ++run_.count;
-      return;
-    }
-    flush();
-    run_ = {block, PageCount{1}};
-  }
-  void flush() {
-    if (!run_.empty()) pager_.space_.release(pager_.holder_, run_);
-    run_ = {};
-  }
-
- private:
-  SwapPager& pager_;
-  BlockRun run_;
-};
-
 SwapPager::SwapPager(const SwapPagerConfig& config)
     : space_(config.space),
       holder_(config.holder),
@@ -129,7 +82,7 @@ void SwapPager::take_buffers(Arena& arena, unsigned wanted) {
     bounce->data = raw + (kPageSize - reinterpret_cast<std::uintptr_t>(raw) % kPageSize) % kPageSize;
     bounce->number = buffer_count_;
   }
-  free_buffers_.store(buffer_count_ == 32 ? ~0u : (1u << buffer_count_) - 1);
+  free_buffers_.store(usable_buffers());
 }
 
 Fingerprint SwapPager::fingerprint(const std::byte* page) const {
@@ -204,12 +157,19 @@ class SwapPager::PutCluster {
   void run() {
     load_old_copies();
     snapshot();
+    const bool claimed = dirty_ > 0 && pager_.claim_behind();
+    behind_ = claimed;
     write_dirty();
     install();
+    if (bounce_.behind_n > 0) {
+      lease_.leave();
+    } else if (claimed) {
+      pager_.unclaim_behind();
+    }
   }
 
  private:
-  [[nodiscard]] std::byte* slot(std::size_t i) const { return bounce_.data + i * kPageSize; }
+  [[nodiscard]] std::byte* slot(std::size_t i) const { return bounce_.slot(i); }
 
   void load_old_copies() {
     const ReadLock guard(pager_.meta_lock_);
@@ -252,7 +212,8 @@ class SwapPager::PutCluster {
   void write_dirty() {
     for (std::size_t at = 0; at < dirty_;) {
       BlockRun run = pager_.space_.allocate(pager_.holder_, PageCount{dirty_ - at});
-      if (run.empty() && drop_stale()) run = pager_.space_.allocate(pager_.holder_, PageCount{dirty_ - at});
+      if (run.empty() && give_up_blocks())
+        run = pager_.space_.allocate(pager_.holder_, PageCount{dirty_ - at});
       if (run.empty()) {
         fail(at, dirty_, PagerReturn::kFail);
         count(pager_.stats_.no_space, dirty_ - at);
@@ -263,22 +224,24 @@ class SwapPager::PutCluster {
     }
   }
 
-  /// Swap is full: the copies of the dirty pages are worthless now, so their blocks can take the new ones.
-  bool drop_stale() {
-    if (dropped_stale_) return false;
-    dropped_stale_ = true;
+  /// Swap is full. Blocks that were given up while they were written come back, and the copies of the dirty
+  /// pages are worthless now, so their blocks can take the new ones.
+  bool give_up_blocks() {
+    if (gave_up_blocks_) return false;
+    gave_up_blocks_ = true;
+    pager_.finish_writes();
     const WriteLock guard(pager_.meta_lock_);
     Releaser releaser(pager_);
-    bool any = false;
-    for (std::size_t i = 0; i < dirty_; ++i) any |= remove(bounce_.page_of[i], releaser);
-    return any;
+    for (std::size_t i = 0; i < dirty_; ++i) static_cast<void>(remove(bounce_.page_of[i], releaser));
+    return true;
   }
 
   void write_run(std::size_t at, BlockRun run) {
     std::uint64_t device_block = 0;
     SwapDevice* device = pager_.device_of(run.first, &device_block);
     CHECK(device != nullptr, run.first.value());
-    const IoResult result = device->write(device_block, slot(at), run.count);
+    IoResult result = IoResult::kOk;
+    if (!begin_run(at, run, *device, device_block)) result = device->write(device_block, slot(at), run.count);
     if (result == IoResult::kOk) {
       count(pager_.counters_.swapout);
       count(pager_.counters_.swappgsout, run.count.value());
@@ -287,14 +250,22 @@ class SwapPager::PutCluster {
       return;
     }
     pager_.space_.release(pager_.holder_, run);
-    if (result == IoResult::kNoSpace) {
-      count(pager_.stats_.no_space, run.count.value());
-      fail(at, at + run.count.value(), PagerReturn::kFail);
-      return;
-    }
-    count(pager_.stats_.write_errors);
-    count(pager_.counters_.io_errors);
-    fail(at, at + run.count.value(), PagerReturn::kError);
+    pager_.count_failed_write(result, run.count);
+    fail(at, at + run.count.value(), result == IoResult::kNoSpace ? PagerReturn::kFail : PagerReturn::kError);
+  }
+
+  bool begin_run(std::size_t at, BlockRun run, SwapDevice& device, std::uint64_t device_block) {
+    if (!behind_ || bounce_.behind_n == Bounce::kRunsBehind) return false;
+    Bounce::Behind& b = bounce_.behind[bounce_.behind_n];
+    behind_ = device.begin_write(device_block, {slot(at), to_bytes(run.count).value()}, b.write);
+    if (!behind_) return false;
+    b.run = run;
+    b.slot = at;
+    b.device = &device;
+    b.device_block = device_block;
+    ++bounce_.behind_n;
+    count(pager_.counters_.swap_behind);
+    return true;
   }
 
   void fail(std::size_t from, std::size_t to, PagerReturn verdict) {
@@ -303,6 +274,7 @@ class SwapPager::PutCluster {
 
   void install() {
     const WriteLock guard(pager_.meta_lock_);
+    if (bounce_.behind_n > 0) pager_.behind_.fetch_or(1u << bounce_.number, std::memory_order_release);
     Releaser releaser(pager_);
     for (std::size_t page = 0; page < requests_.size(); ++page) install_page(page, releaser);
   }
@@ -347,7 +319,8 @@ class SwapPager::PutCluster {
   BounceLease lease_;
   Bounce& bounce_;
   std::size_t dirty_ = 0;  // slots in use: pages that must be written
-  bool dropped_stale_ = false;
+  bool gave_up_blocks_ = false;
+  bool behind_ = false;  // writes may go on when this is over
 };
 
 void SwapPager::put(std::span<PutRequest> requests) {
@@ -358,6 +331,15 @@ void SwapPager::put(std::span<PutRequest> requests) {
   for (std::size_t at = 0; at < requests.size(); at += kClusterPages) {
     PutCluster(*this, requests.subspan(at, std::min(kClusterPages, requests.size() - at))).run();
   }
+}
+
+void SwapPager::count_failed_write(IoResult result, PageCount pages) {
+  if (result == IoResult::kNoSpace) {
+    count(stats_.no_space, pages.value());
+    return;
+  }
+  count(stats_.write_errors);
+  count(counters_.io_errors);
 }
 
 /// The device that would like to have the page in memory, and the page's block there; null: none.
@@ -409,7 +391,7 @@ class SwapPager::GetCluster {
     if (!look_up()) return PagerReturn::kFail;
     for (std::size_t at = 0; at < frames_.size();) {
       const std::size_t n = run_length(at);
-      if (bounce_.now[at].block != kZeroBlock && !read_run(at, n)) return PagerReturn::kError;
+      if (must_read(at) && !read_run(at, n)) return PagerReturn::kError;
       at += n;
     }
     deliver();
@@ -417,21 +399,38 @@ class SwapPager::GetCluster {
   }
 
  private:
-  [[nodiscard]] std::byte* slot(std::size_t i) const { return bounce_.data + i * kPageSize; }
+  [[nodiscard]] std::byte* slot(std::size_t i) const { return bounce_.slot(i); }
 
   bool look_up() {
     const ReadLock guard(pager_.meta_lock_);
     for (std::size_t i = 0; i < frames_.size(); ++i) {
       bounce_.now[i] = pager_.meta_.get(handle_.root, first_ + PageCount{i});
       if (!bounce_.now[i].exists()) return false;
+      take_from_behind(i);
     }
     return true;
+  }
+
+  /// What is being written is fetched from the buffer that it is written from.
+  void take_from_behind(std::size_t i) REQUIRES_SHARED(pager_.meta_lock_) {
+    std::size_t slot_there = 0;
+    const Bounce* const there = pager_.behind_with(bounce_.now[i].block, &slot_there);
+    if (there == nullptr) return;
+    std::memcpy(slot(i), there->slot(slot_there), kPageSize);
+    here_ |= std::uint64_t{1} << i;
+    count(pager_.counters_.swap_unread);
+  }
+
+  [[nodiscard]] bool is_here(std::size_t i) const { return (here_ >> i & 1) != 0; }
+  [[nodiscard]] bool must_read(std::size_t i) const {
+    return bounce_.now[i].block != kZeroBlock && !is_here(i);
   }
 
   [[nodiscard]] std::size_t run_length(std::size_t at) const {
     std::size_t n = 1;
     while (at + n < frames_.size() &&
-           pager_.follows(bounce_.now[at + n - 1].block, bounce_.now[at + n].block))
+           pager_.follows(bounce_.now[at + n - 1].block, bounce_.now[at + n].block) &&
+           is_here(at) == is_here(at + n))
       ++n;
     return n;
   }
@@ -492,6 +491,7 @@ class SwapPager::GetCluster {
   PageIndex first_;
   std::span<const FrameNumber> frames_;
   const FunctionRef<void()>* work_;  // not done yet
+  std::uint64_t here_ = 0;           // by page: in the buffer already
   BounceLease lease_;
   Bounce& bounce_;
 };
@@ -635,22 +635,43 @@ bool SwapPager::verify(const PagerHandle& handle) {
 
 // ---- Process fork ----
 
-void SwapPager::quiesce_for_fork() NO_THREAD_SAFETY_ANALYSIS {
-  for (unsigned i = 0; i < buffer_count_; ++i) {
-    // In order of number, so that two forking threads cannot each wait for the other's buffers.
-    const std::uint32_t bit = 1u << i;
-    for (;;) {
-      const std::uint32_t free = free_buffers_.load();
-      if ((free & bit) != 0) {
-        if ((free_buffers_.fetch_and(~bit) & bit) != 0) break;
-        continue;
-      }
-      buffer_waiters_.fetch_add(1);
-      futex_wait(free_buffers_, free, 1'000'000);
-      buffer_waiters_.fetch_sub(1);
+/// All buffers but those written behind.
+std::uint32_t SwapPager::usable_buffers() const {
+  const std::uint32_t all = buffer_count_ == 32 ? ~0u : (1u << buffer_count_) - 1;
+  return all & ~behind_.load(std::memory_order_relaxed);
+}
+
+/// Waits for buffer i; false: its write behind does not get done.
+bool SwapPager::take_buffer(unsigned i) {
+  const std::uint32_t bit = 1u << i;
+  for (;;) {
+    const std::uint32_t free = free_buffers_.load();
+    if ((free & bit) != 0) {
+      if ((free_buffers_.fetch_and(~bit) & bit) != 0) return true;
+      continue;
     }
+    if ((usable_buffers() & bit) == 0) {
+      finish_writes();
+      if ((usable_buffers() & bit) == 0) return false;
+      continue;
+    }
+    buffer_waiters_.fetch_add(1);
+    futex_wait(free_buffers_, free, 1'000'000);
+    buffer_waiters_.fetch_sub(1);
   }
-  meta_lock_.lock();
+}
+
+void SwapPager::quiesce_for_fork() NO_THREAD_SAFETY_ANALYSIS {
+  std::uint32_t taken = 0;
+  for (;;) {
+    // In order of number, so that two forking threads cannot each wait for the other's buffers.
+    for (unsigned i = 0; i < buffer_count_; ++i) {
+      if ((taken >> i & 1) == 0 && take_buffer(i)) taken |= 1u << i;
+    }
+    meta_lock_.lock();
+    if (taken == usable_buffers()) break;  // else a buffer was settled meanwhile: it is still to be had
+    meta_lock_.unlock();
+  }
   quiesced_ = true;
 }
 
@@ -658,7 +679,7 @@ void SwapPager::resume_after_fork() NO_THREAD_SAFETY_ANALYSIS {
   CHECK(quiesced_);
   quiesced_ = false;
   meta_lock_.unlock();
-  free_buffers_.store(buffer_count_ == 32 ? ~0u : (1u << buffer_count_) - 1);
+  free_buffers_.store(usable_buffers());
   futex_wake(free_buffers_, 1 << 30);
 }
 
@@ -666,11 +687,12 @@ void SwapPager::on_process_fork_child(unsigned new_holder) {
   holder_ = new_holder;
   space_.set_self(new_holder);
   buffer_waiters_.store(0);  // they stayed behind in the parent
+  forget_writes_after_fork();
   if (quiesced_) {
     resume_after_fork();
   } else {
     meta_lock_.reset_after_fork();
-    free_buffers_.store(buffer_count_ == 32 ? ~0u : (1u << buffer_count_) - 1);
+    free_buffers_.store(usable_buffers());
   }
 }
 

@@ -3,12 +3,13 @@
 // put: each page is copied to a bounce buffer, hashed (XXH3, 128 bits, secret from a random seed) and
 // compared with its existing copy: equal => kClean without I/O; all zeros => a marker without a block; else
 // NEW contiguous blocks, one write per run, and only then the metadata changes and the old blocks are
-// released. Old blocks are never overwritten: a forked sibling may still read them. get: one read per run of
+// released. Old blocks are never overwritten: a forked sibling may still read them. Where the device can, it
+// goes on writing when put is over (swap_pager_bounce.h). get: one read per run of
 // contiguous blocks, fingerprints verified. Invariants: a page's copy, if it has one, is what was put last
 // and succeeded; a failed put leaves no copy (the frame holds the truth); blocks that this process references
-// = blocks in its metadata, except inside put_pages; no lock is held across I/O; nothing is allocated after
-// construction; async-signal-safe. Locks: meta_lock_ (rank kSwapSpace), under it the swap space's own (a
-// leaf). Bounce buffers are waited for with no lock held.
+// = blocks in its metadata, except inside put_pages and where one was given up while it was written; no lock
+// is held across I/O; nothing is allocated after construction; async-signal-safe. Locks: meta_lock_ (rank
+// kSwapSpace), under it the swap space's own (a leaf). Bounce buffers are waited for with no lock held.
 #pragma once
 
 #include <array>
@@ -43,7 +44,7 @@ struct SwapPagerConfig {
   VmCounters& counters;
   Arena& arena;
   std::uint64_t seed;           // random; equal in all processes that share copies by fork
-  unsigned bounce_buffers = 4;  // at most 32
+  unsigned bounce_buffers = 6;  // at most 32; all but two may be written behind
   std::size_t metadata_bytes =
       0;  // address space for metadata; 0 = by the space's size, at most a quarter of the arena
   void (*on_damage)(void* context,
@@ -67,8 +68,10 @@ class SwapPager final : public Pager {
  public:
   static constexpr std::size_t kClusterPages = 64;  // of one bounce buffer, so of one I/O
 
+  static constexpr std::uint32_t kBuffersBehind = 2;  // written behind at a time, at most
+
   explicit SwapPager(const SwapPagerConfig& config);
-  ~SwapPager() override = default;
+  ~SwapPager() override { finish_writes(); }
   SwapPager(const SwapPager&) = delete;
   SwapPager& operator=(const SwapPager&) = delete;
 
@@ -81,6 +84,7 @@ class SwapPager final : public Pager {
   PagerReturn get_pages_while(PagerHandle& handle, PageIndex first, std::span<const FrameNumber> frames,
                               FunctionRef<void()> work) override;
   void put(std::span<PutRequest> requests) override;
+  [[nodiscard]] bool put_would_wait() override;
   void evicting(std::span<PutRequest> requests) override;
   void forget(PagerHandle& handle, PageIndex first, PageCount count) override;
   void forget_all(PagerHandle& handle) override;
@@ -93,6 +97,11 @@ class SwapPager final : public Pager {
   /// then SwapSpace::clone_holder(parent, child), the fork, and in the parent resume_after_fork, in the child
   /// on_process_fork_child. A child of a fork that was not quiesced may call on_process_fork_child too, if no
   /// other thread was inside the pager.
+  /// Waits for what is written behind; before the space clones this holder, too, so that the child has little
+  /// to write again.
+  void finish_writes();
+  /// Blocks that were given up while they were written, and are released when that is over.
+  [[nodiscard]] PageCount given_up() const;
   void quiesce_for_fork();
   void resume_after_fork();
   void on_process_fork_child(unsigned new_holder);
@@ -112,6 +121,21 @@ class SwapPager final : public Pager {
   class GetCluster;
   class Releaser;  // gathers blocks into runs and releases them
 
+  [[nodiscard]] Bounce* behind_with(SwapBlock block, std::size_t* slot) const REQUIRES_SHARED(meta_lock_);
+  template <class Use>
+  void for_each_behind(Use use);
+  void settle_writes();
+  void await(Bounce& bounce);
+  [[nodiscard]] bool settle(Bounce& bounce);
+  [[nodiscard]] bool wanted(const Bounce& bounce, std::size_t slot, PageCount n) const;
+  [[nodiscard]] bool claim_behind();
+  [[nodiscard]] std::uint32_t most_behind() const;
+  [[nodiscard]] bool try_claim_behind();
+  void unclaim_behind();
+  void forget_writes_after_fork();
+  [[nodiscard]] std::uint32_t usable_buffers() const;
+  [[nodiscard]] bool take_buffer(unsigned i);
+  void count_failed_write(IoResult result, PageCount pages);
   [[nodiscard]] Fingerprint fingerprint(const std::byte* page) const;
   [[nodiscard]] Bounce& acquire_bounce();
   void release_bounce(Bounce& bounce);
@@ -151,6 +175,8 @@ class SwapPager final : public Pager {
   unsigned buffer_count_ = 0;
   std::atomic<std::uint32_t> free_buffers_{0};  // bit i: buffer i is free; waiters sleep on the word
   std::atomic<std::uint32_t> buffer_waiters_{0};
+  std::atomic<std::uint32_t> behind_claims_{0};  // operations and buffers that count towards the limit
+  std::atomic<std::uint32_t> behind_{0};  // bit i: buffer i is written behind; changes under meta_lock_
   bool quiesced_ = false;
   mutable std::atomic<bool> nearly_full_{false};
   std::uint64_t low_water_;

@@ -37,9 +37,9 @@ void check_swap(const Whole& whole, Problems& problems) {
   }
   if (whole.space == nullptr) return;
   if (!whole.space->verify()) report.add("the swap space is broken");
-  if (whole.space->used().value() != blocks.size()) {
-    report.add("%llu swap blocks are used, objects name %zu", number(whole.space->used().value()),
-               blocks.size());
+  const std::uint64_t used = (whole.space->used() - whole.pager->given_up()).value();
+  if (used != blocks.size()) {
+    report.add("%llu swap blocks are used, objects name %zu", number(used), blocks.size());
   }
 }
 

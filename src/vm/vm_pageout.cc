@@ -90,9 +90,15 @@ bool PageDaemon::step(Run& run) {
   if (q.length(PageQueue::kCache) > 0) free_cache(run);
   if (run.gained >= run.goal) return true;
   if (q.length(PageQueue::kInactive) > 0) scan_inactive(run);
-  const std::uint64_t enough = run.ahead ? kLaunder : 1;
-  if (run.gained < run.goal && q.length(PageQueue::kLaundry) >= enough) launder(run);
+  if (run.gained < run.goal && worth_laundering(run)) launder(run);
   return run.looked != looked || run.busy != busy;
+}
+
+/// Who works ahead waits for nothing, and starts no write for a few pages.
+bool PageDaemon::worth_laundering(const Run& run) {
+  const std::uint64_t waiting = system_.queues().length(PageQueue::kLaundry);
+  if (!run.ahead) return waiting > 0;
+  return waiting >= kLaunder && !system_.swap().put_would_wait();
 }
 
 void PageDaemon::free_cache(Run& run) {

@@ -78,6 +78,7 @@ class PageDaemon {
   struct Batch;
   void run_until(Run& run);
   bool step(Run& run);
+  [[nodiscard]] bool worth_laundering(const Run& run);
   [[nodiscard]] std::uint64_t waiting() const;
   [[nodiscard]] std::uint64_t waiting_target() const;
   void free_cache(Run& run);

@@ -64,7 +64,11 @@ class Pager {
   /// them.
   virtual void put(std::span<PutRequest> requests) = 0;
 
-  /// The same for consecutive pages of one object: frames[i] is page first+i.
+  /// Would a put() have to wait for the device now? It may write behind: then frames are the caller's again
+  /// before the device has the bytes.
+  [[nodiscard]] virtual bool put_would_wait() { return false; }
+
+  /// put() for consecutive pages of one object: frames[i] is page first+i.
   void put_pages(PagerHandle& handle, PageIndex first, std::span<const FrameNumber> frames,
                  std::span<PagerReturn> verdicts);
 

@@ -435,7 +435,7 @@ void ModelRig::check_nothing_left() {
   validate();
   VmSystem& system = engine_.system();
   if (system.objects().live() != 0) fail("%zu objects are left", system.objects().live());
-  if (engine_.space().used().value() != 0) fail("swap blocks are left");
+  if (engine_.space().used() != engine_.pager().given_up()) fail("swap blocks are left");
   if (engine_.compressed() != nullptr && !engine_.compressed()->verify())
     fail("the compressed store is broken");
   // Frames that were pinned when their page died are freed by the next reclaim that needs some.

@@ -59,7 +59,8 @@ void choose_swap(Random& random, RigConfig& config) {
   engine.swap_stripe = std::uint64_t{1} << random.between(2, 6);
   if (random.one_in(3)) engine.compressed_bytes = random.between(1, 3) * kPageSize;
   engine.swap_metadata_bytes = std::size_t{4} << 20;
-  engine.bounce_buffers = static_cast<unsigned>(random.between(1, 4));
+  engine.bounce_buffers = static_cast<unsigned>(random.between(1, 5));
+  engine.async_looks = static_cast<unsigned>(random.below(6));
   config.io_errors = random.one_in(4);
   config.metadata_may_end = random.one_in(10);
   config.metadata_left = random.between(4, 200) * 1024;
@@ -106,13 +107,14 @@ std::string describe(const RigConfig& config) {
   char line[400];
   std::snprintf(
       line, sizeof(line),
-      "%llu frames, %s%s%s%s, %zu swap devices of %llu pages%s, pv limit %zu, %llu tables%s%s%s%s%s",
+      "%llu frames, %s%s%s%s, %zu swap devices of %llu pages%s%s, pv limit %zu, %llu tables%s%s%s%s%s",
       static_cast<unsigned long long>(e.machine.memory.frames.value()),
       e.machine.pmap.reference_bits ? "reference bits" : "no reference bits",
       e.machine.pmap.dirty_bits ? "" : ", no dirty bits", e.machine.pmap.one_address ? ", one address" : "",
       e.machine.memory.run_at_most < e.machine.memory.frames ? ", scattered grants" : "", e.swap_pages.size(),
       static_cast<unsigned long long>(e.swap_pages[0]),
-      e.compressed_bytes != 0 ? " behind a compressed store" : "", e.machine.pmap.pv_limit,
+      e.compressed_bytes != 0 ? " behind a compressed store" : "",
+      e.async_looks != 0 && e.bounce_buffers > 2 ? ", written behind" : "", e.machine.pmap.pv_limit,
       static_cast<unsigned long long>(e.machine.pmap.table_pages.value()),
       config.io_errors ? ", I/O errors" : "", config.swap_may_fill ? ", swap may fill" : "",
       config.metadata_may_end ? ", little metadata" : "", config.pins ? ", pins" : "",

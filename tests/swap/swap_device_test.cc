@@ -128,6 +128,96 @@ TEST(FileSwapDevice, ReservesSpaceAheadOfWrites) {
 
 // ---- Reads beside other work ----
 
+/// A file that is written behind, and what was written there.
+struct AsyncRig {
+  /// Begins to write page `page` with pattern `page`, from its place in `contents`.
+  bool begin(std::uint64_t page) {
+    std::byte* const at = contents.data() + page * kPageSize;
+    pattern({at, kPageSize}, static_cast<unsigned>(page + 1));
+    return device.begin_write(page, {at, kPageSize}, orders[page]);
+  }
+  bool page_is_right(std::uint64_t page) {
+    SharedMemory to(kPageSize);
+    return device.read(page, to.data(), PageCount{1}) == IoResult::kOk &&
+           std::memcmp(to.data(), contents.data() + page * kPageSize, kPageSize) == 0;
+  }
+  static constexpr std::uint64_t kPages = 64;
+  TempFile file;
+  SharedMemory contents{kPages * kPageSize, MAP_PRIVATE};
+  AsyncWrites writes;
+  FileSwapDevice device{file.fd, ByteCount{0}, PageCount{kPages}, {nullptr, nullptr}, nullptr, &writes};
+  std::array<AsyncWrite, kPages> orders;
+};
+
+TEST(AsyncWrite, ManyAtOnceAllArrive) {
+  AsyncRig rig;
+  for (std::uint64_t page = 0; page < AsyncRig::kPages; ++page) ASSERT_TRUE(rig.begin(page)) << page;
+  for (std::uint64_t page = AsyncRig::kPages; page-- > 0;) {
+    rig.device.finish_write(rig.orders[page]);
+    EXPECT_EQ(rig.orders[page].state(), AsyncWrite::State::kDone);
+    EXPECT_TRUE(rig.page_is_right(page));
+  }
+}
+
+TEST(AsyncWrite, CollectingEndsWhatHasEnded) {
+  AsyncRig rig;
+  ASSERT_TRUE(rig.begin(3));
+  for (int i = 0; i < 10'000 && rig.orders[3].state() == AsyncWrite::State::kUnderWay; ++i) {
+    usleep(1000);
+    rig.device.collect_writes();
+  }
+  EXPECT_EQ(rig.orders[3].state(), AsyncWrite::State::kDone);
+}
+
+TEST(AsyncWrite, BeyondTheEndOrWithoutAFileNothingIsBegun) {
+  AsyncRig rig;
+  AsyncWrite order;
+  EXPECT_FALSE(rig.device.begin_write(64, {rig.contents.data(), kPageSize}, order));
+  FileSwapDevice closed(-1, ByteCount{0}, PageCount{64}, {nullptr, nullptr}, nullptr, &rig.writes);
+  EXPECT_FALSE(closed.begin_write(0, {rig.contents.data(), kPageSize}, order));
+  EXPECT_NE(order.state(), AsyncWrite::State::kUnderWay);
+}
+
+TEST(AsyncWrite, ThreadsFetchEachOthersAnswers) {
+  AsyncRig rig;
+  std::atomic<int> wrong{0};
+  std::vector<std::thread> threads;
+  for (std::uint64_t t = 0; t < 4; ++t) {
+    threads.emplace_back([&, t] {
+      for (int round = 0; round < 50; ++round) {
+        for (std::uint64_t page = t; page < AsyncRig::kPages; page += 8) wrong += rig.begin(page) ? 0 : 1;
+        rig.device.collect_writes();
+        for (std::uint64_t page = t; page < AsyncRig::kPages; page += 8) {
+          rig.device.finish_write(rig.orders[page]);
+          wrong += rig.orders[page].state() == AsyncWrite::State::kDone ? 0 : 1;
+        }
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(wrong.load(), 0);
+}
+
+TEST(AsyncWrite, AForkedChildMakesAContextOfItsOwn) {
+  AsyncRig rig;
+  ASSERT_TRUE(rig.begin(1));
+  rig.device.finish_write(rig.orders[1]);
+  const pid_t child = fork();
+  if (child == 0) {
+    rig.writes.forget_after_fork();
+    bool good = rig.begin(2);
+    if (good) rig.device.finish_write(rig.orders[2]);
+    good = good && rig.orders[2].state() == AsyncWrite::State::kDone && rig.page_is_right(2);
+    _exit(good ? 0 : 1);
+  }
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+  ASSERT_TRUE(rig.begin(5));
+  rig.device.finish_write(rig.orders[5]);
+  EXPECT_TRUE(rig.page_is_right(5) && rig.page_is_right(1));
+}
+
 /// A file of 64 pages with a pattern, read through rings.
 struct RingRig {
   RingRig() {

@@ -98,6 +98,7 @@ class Rig {
     std::size_t frames = 256;
     std::size_t metadata_bytes = 0;
     unsigned bounce_buffers = 4;
+    unsigned async_looks = 0;
     unsigned holder = 0;
   };
 
@@ -116,6 +117,7 @@ class Rig {
       disks.push_back(std::make_unique<MemorySwapDevice>(media.back()->span()));
       faults.push_back(std::make_unique<FaultInjectingSwapDevice>(*disks.back(), i + 1));
       devices[i] = faults.back().get();
+      faults.back()->set_async(options.async_looks);
     }
     pager = std::make_unique<SwapPager>(SwapPagerConfig{.space = *space,
                                                         .holder = options.holder,
@@ -169,5 +171,23 @@ class Rig {
   std::vector<std::unique_ptr<FaultInjectingSwapDevice>> faults;
   std::unique_ptr<SwapPager> pager;
 };
+
+inline constexpr SwapGeometry kOneDisk{.device_pages = {2048}, .slots = 1};
+
+inline std::vector<FrameNumber> frames_from(std::uint32_t first, std::size_t n) {
+  std::vector<FrameNumber> frames;
+  for (std::size_t i = 0; i < n; ++i) frames.push_back(FrameNumber{first} + PageCount{i});
+  return frames;
+}
+
+/// Fills frames from 0 on and puts them as pages from `first` on.
+inline std::vector<PagerReturn> put(Rig& rig, PagerHandle& handle, std::uint64_t first,
+                                    const std::vector<std::uint64_t>& patterns) {
+  const auto frames = frames_from(0, patterns.size());
+  for (std::size_t i = 0; i < patterns.size(); ++i) rig.fill(frames[i], patterns[i]);
+  std::vector<PagerReturn> verdicts(patterns.size(), PagerReturn::kBad);
+  rig.pager->put_pages(handle, PageIndex{first}, frames, verdicts);
+  return verdicts;
+}
 
 }  // namespace enchilada::swap_test

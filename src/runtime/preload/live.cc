@@ -42,6 +42,7 @@ Place<TreeRamBudget> budget_place;
 Place<HostClock> clock_place;
 Place<TreeSwap> tree_swap_place;
 Place<IoRings> rings_place;
+Place<AsyncWrites> writes_place;
 Place<CompressedSwap> compressed_place;
 Place<FileSwapDevice> swap_device_places[kMaxSwapFiles];
 Place<SwapPager> pager_place;
@@ -178,11 +179,12 @@ void Live::join_swap() {
   ring.lowest_descriptor = config.swap_files[0].descriptor;
   ring.call = window_syscall;  // the filter lets nobody else make a ring
   rings_ = rings_place.make(ring);
+  writes_ = writes_place.make(window_syscall);
   for (unsigned i = 0; i < config.swap_file_count; ++i) {
     swap_contexts[i] = {&tree_, i};
     swap_devices_[i] = swap_device_places[i].make(
         config.swap_files[i].descriptor, ByteCount{0}, PageCount{config.swap_files[i].blocks},
-        FileSwapDevice::Reopen{reopen_swap, &swap_contexts[i]}, rings_);
+        FileSwapDevice::Reopen{reopen_swap, &swap_contexts[i]}, rings_, writes_);
   }
   if (tree_swap_->compressed() != nullptr) compress_swap(config.swap_file_count);
 }
@@ -300,6 +302,7 @@ void Live::become_child(ProcessSlot slot) {
   pid_ = own_pid();
   tree_swap_->sign();
   rings_->forget_after_fork();
+  writes_->forget_after_fork();
   if (compressed_ != nullptr) compressed_->on_process_fork_child();
   pager_->on_process_fork_child(slot.value());
   // Sums start at zero in the child's own set; levels go on from the parent's.

@@ -96,6 +96,7 @@ class Live {
   HostMachine* host_ = nullptr;
   TreeSwap* tree_swap_ = nullptr;
   IoRings* rings_ = nullptr;
+  AsyncWrites* writes_ = nullptr;
   SwapDevice* swap_devices_[kMaxSwapFiles] = {};
   CompressedSwap* compressed_ = nullptr;
   SwapPager* pager_ = nullptr;

@@ -125,6 +125,7 @@ void prepare() NO_THREAD_SAFETY_ANALYSIS {
     stage.store(ForkStage::kDenied);
     return;
   }
+  live().pager().finish_writes();
   live().swap_space().clone_holder(live().tree().self().value(), child_slot.value());
   child_done.store(false);
   live().host().prepare_fork();
