@@ -84,7 +84,7 @@ void AsyncWrites::fetch(bool wait) {
   const long n =
       raw_syscall(SYS_io_getevents, static_cast<long>(from), wait ? 1 : 0, kMost,
                   reinterpret_cast<long>(answers.data()), wait ? 0 : reinterpret_cast<long>(&no_time));
-  CHECK(n >= 0 || n == -EINTR, n);
+  CHECK(n >= 0 || n == -EINTR, static_cast<std::uint64_t>(n));
   for (long i = 0; i < n; ++i) {
     const io_event& answer = answers[static_cast<std::size_t>(i)];
     under_way_.fetch_sub(1, std::memory_order_relaxed);
