@@ -159,6 +159,9 @@ void Live::build(const char* tree_value) {
                               static_cast<long>(layout::kArenaSize), PROT_READ | PROT_WRITE,
                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
   if (at != static_cast<long>(layout::kArenaBase)) give_up({"no address space for the engine (RLIMIT_AS?)"});
+  // The arena is touched bit by bit and says how much (Arena::touched): huge pages would make that a lie, and
+  // the start of every process slower.
+  raw_syscall(SYS_madvise, at, static_cast<long>(layout::kArenaSize), MADV_NOHUGEPAGE);
   arena_ = arena_place.make(reinterpret_cast<std::byte*>(at), layout::kArenaSize);
   pid_ = own_pid();
   join_swap();
