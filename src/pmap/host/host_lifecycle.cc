@@ -136,10 +136,12 @@ HostMachine::HostMachine(const HostConfig& config, const Tables& tables, bool us
 
 Result<HostMachine*, HostError> HostMachine::create(const HostConfig& config) noexcept {
   if (!valid(config)) return Unexpected{HostError::kBadConfig};
-  const HostFeatures features = probe_host_features();
-  if (!features.usable()) return Unexpected{HostError::kNoUserfaultfd};
-  if (config.transport == HostTransport::kMove && !features.move) return Unexpected{HostError::kNoMove};
-  const bool use_move = features.move && config.transport != HostTransport::kCopy;
+  bool use_move = config.transport == HostTransport::kMove;
+  if (config.transport == HostTransport::kAuto) {
+    const HostFeatures features = probe_host_features();
+    if (!features.usable()) return Unexpected{HostError::kNoUserfaultfd};
+    use_move = features.move;
+  }
 
   Tables tables;
   if (!tables.map(config)) return Unexpected{HostError::kNoMemory};
@@ -165,7 +167,10 @@ Result<HostMachine*, HostError> HostMachine::start(const HostConfig& config, con
   if (machine->mover_.open(config.lowest_descriptor) != 0) {
     unmap(machine->window_);
     unmap(machine->pool_);
-    return Unexpected{HostError::kNoUserfaultfd};
+    // Who asks for MOVE should know that it is there (processes start more often than they fail): why not is
+    // asked only now.
+    const bool no_move = config.transport == HostTransport::kMove && probe_host_features().usable();
+    return Unexpected{no_move ? HostError::kNoMove : HostError::kNoUserfaultfd};
   }
   machine->mover_.forbid_fork();
   // A core dump would walk the window page by page, for hours. The pool is dumped: what is home can be
