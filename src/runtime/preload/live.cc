@@ -145,7 +145,7 @@ void Live::start_slow() {
   build(tree_variable_ + 15);
   state_.store(LiveState::kReady, std::memory_order_release);
   tree_.set_live();
-  if (tree_.has_siblings()) start_helper_thread();
+  if (tree_.has_siblings()) listen_to_siblings();
 }
 
 void Live::build(const char* tree_value) {
@@ -203,7 +203,7 @@ void Live::compress_swap(unsigned devices) {
 
 void Live::make_machine() {
   const TreeConfig& config = tree_.config();
-  budget_ = budget_place.make(tree_);
+  budget_ = budget_place.make(tree_, note_frames_taken);
   HostConfig host;
   host.window = layout::kWindow;
   host.pool = VirtAddr{layout::kPoolBase};

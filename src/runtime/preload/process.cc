@@ -105,7 +105,7 @@ void unlock_forks(bool has_child) NO_THREAD_SAFETY_ANALYSIS {
   forking_tid.store(0);
   const std::uint64_t mask = saved_mask;
   fork_lock.unlock();
-  if (has_child && !start_helper_thread()) yield_frames();
+  if (has_child && !listen_to_siblings()) yield_frames();
   set_signals(mask);
 }
 
@@ -201,7 +201,7 @@ void child() NO_THREAD_SAFETY_ANALYSIS {
   fork_lock.unlock();
   apply_inheritance();
   live().tree().set_live();
-  start_helper_thread();
+  listen_to_siblings();
   if (inside_libc) errno = saved_errno;
   set_signals(saved_mask);
 }
@@ -281,6 +281,19 @@ bool start_helper_thread() {
     helper_running.store(false);
   }
   return tid >= 0;
+}
+
+bool listen_to_siblings() {
+  if (helper_running.load(std::memory_order_relaxed)) return true;
+  const ProcessTree& tree = live().tree();
+  // Nobody asks for less: ProcessTree::could_give().
+  if (tree.charged(tree.self()).value() <= tree.config().minimum_frames) return true;
+  return start_helper_thread();
+}
+
+void note_frames_taken() {
+  if (helper_running.load(std::memory_order_relaxed) || !live().ready()) return;
+  if (live().tree().has_siblings()) listen_to_siblings();
 }
 
 void register_fork_handlers() {

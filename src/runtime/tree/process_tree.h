@@ -175,6 +175,7 @@ class ProcessTree {
   ProcessSlot find_free_or_recover(SlotState state) noexcept;
   void identify(ProcessSlot index) noexcept;
   void identify(ProcessSlot index, const ProcessProbe& me) noexcept;
+  void adopt_identity(ProcessSlot index) noexcept;
   bool recover_former_image(const ProcessProbe& me) noexcept;
   bool charge_at_least(ProcessSlot index, std::uint64_t least, std::uint64_t timeout_ns) noexcept;
   // The caller owns the slot: it is the process itself under lock_, or it has reserved or is recovering it.

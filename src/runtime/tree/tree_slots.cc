@@ -94,6 +94,18 @@ void ProcessTree::identify(ProcessSlot index, const ProcessProbe& me) noexcept {
     slot.name[i].store(me.name[i], std::memory_order_relaxed);
 }
 
+/// What identify() would find for this process, out of its own slot: /proc takes as long as half a fork.
+void ProcessTree::adopt_identity(ProcessSlot index) noexcept {
+  const TreeSlot& own = at(self_);
+  const std::uint32_t generation = words::owner_generation(own.owner.load());
+  ProcessProbe me;
+  me.start_time = words::start_of(own.start_time.load(), generation);
+  me.start_stack = words::image_of(own.image.load(), generation);
+  if (me.start_time == 0) return identify(index);
+  for (std::size_t i = 0; i < me.name.size(); ++i) me.name[i] = own.name[i].load(std::memory_order_relaxed);
+  identify(index, me);
+}
+
 bool ProcessTree::recover_former_image(const ProcessProbe& me) noexcept {
   // What names this pid, beside the slot just claimed, cannot be ours: the former image's slot, or a recovery
   // that its exec cut short, or a dead process's whose pid we got.
@@ -182,7 +194,7 @@ ForkTicket ProcessTree::begin_fork(PageCount frames) noexcept {
   const ProcessSlot child = find_free_or_recover(SlotState::kForking);
   if (child == kNoSlot) return {TreeStatus::kNoSlot, kNoSlot, PageCount{0}};
   fork_word_ = at(child).owner.load();
-  identify(child);  // the parent's identity: it is the owner until the child takes over
+  adopt_identity(child);  // the parent's: it is the owner until the child takes over
   if (!charge_at_least(child, needed, kForkWaitNs)) {
     const std::uint64_t missing = needed - charged(child).value();
     abort_fork(child);
