@@ -27,7 +27,6 @@ class BlistUnderTest {
     storage_.reset(static_cast<std::byte*>(std::aligned_alloc(64, bytes_ / 64 * 64 + 64)));
     std::fill_n(storage_.get(), bytes_, std::byte{0});
     list_ = Blist::create({storage_.get(), bytes_}, PageCount{kBlocks}, PageCount{0});
-    release(0, kBlocks);
   }
   std::uint64_t allocate(std::uint64_t n) {
     const BlockRun run = list_.allocate(PageCount{n}, PageCount{n});

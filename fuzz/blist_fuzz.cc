@@ -105,13 +105,13 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   Input in(data, size);
   const std::uint64_t blocks = 1 + in.word() % 9000;
   const std::uint64_t shift = in.byte() % 16;
-  Model model{std::vector<bool>(blocks, false), shift < 11 ? std::uint64_t{1} << shift : 0};
+  Model model{std::vector<bool>(blocks, true), shift < 11 ? std::uint64_t{1} << shift : 0};
   const std::size_t bytes = Blist::required_bytes(PageCount{blocks});
   auto* storage = static_cast<std::byte*>(std::aligned_alloc(64, (bytes + 63) / 64 * 64));
   CHECK(storage != nullptr);
   std::fill_n(storage, bytes, std::byte{0});
   Blist list = Blist::create({storage, bytes}, PageCount{blocks}, PageCount{model.boundary});
-  if ((in.byte() & 1) != 0) release(list, model, 0, blocks);
+  if ((in.byte() & 1) == 0) CHECK(list.fill(run_of(0, blocks)).value() == model.set(0, blocks, false));
   for (int steps = 0; steps < 400 && !in.empty(); ++steps) step(list, model, in);
   CHECK(list.verify());
   std::uint64_t free = 0;

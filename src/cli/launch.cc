@@ -1,11 +1,11 @@
-// fork, execve, waitpid.
+// vfork (the child executes at once: no tables to copy), execve, waitpid. Not posix_spawn: glibc's leaves its
+// two internal signals ignored in the program.
 //
 // The program stays in our process group, so the terminal's signals reach it directly; we outlive SIGINT and
 // SIGQUIT to report, and stop and go on with it on SIGTSTP and SIGCONT, which need nothing. What is sent to
 // us alone is passed on.
 #include "cli/launch.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -50,7 +50,7 @@ class Forwarding {
   ~Forwarding() { restore(); }
   Forwarding(const Forwarding&) = delete;
   Forwarding& operator=(const Forwarding&) = delete;
-  void restore() {
+  void restore() const {
     for (std::size_t i = 0; i < kForwarded.size(); ++i) sigaction(kForwarded[i], &before_[i], nullptr);
   }
 
@@ -98,39 +98,28 @@ ChildEnd run_child(const std::string& path, const std::vector<std::string>& argu
   const std::vector<std::string> environment = environment_with(variables);
   const std::vector<char*> argv = pointers(arguments);
   const std::vector<char*> envp = pointers(environment);
-  int report[2];  // execve closes it; on failure the child writes errno into it
-  if (pipe2(report, O_CLOEXEC) != 0) {
-    throw UserError(errno == EMFILE ? std::string("too many open files: raise the limit (ulimit -n)")
-                                    : fmt::format("pipe: {}", std::strerror(errno)));
-  }
   sigset_t all;
   sigset_t mask;
   sigfillset(&all);
-  sigprocmask(SIG_BLOCK, &all,
-              &mask);  // no signal may meet a handler without a child, or a child with our handler
-  Forwarding forwarding;
-  const pid_t child = fork();
+  // No signal may meet a handler without a child, or a child with our handler, which shares our memory.
+  sigprocmask(SIG_BLOCK, &all, &mask);
+  const Forwarding forwarding;
+  volatile int exec_error = 0;  // the child writes it
+  const pid_t child = vfork();
   if (child == 0) {
     forwarding.restore();
     sigprocmask(SIG_SETMASK, &mask, nullptr);
     execve(path.c_str(), argv.data(), envp.data());
-    const int error = errno;
-    (void)!write(report[1], &error, sizeof(error));
+    exec_error = errno;
     _exit(kStatusNotExecutable);
   }
   const int fork_error = errno;
   child_pid = child;
   sigprocmask(SIG_SETMASK, &mask, nullptr);
-  close(report[1]);
-  int error = 0;
-  ssize_t got = 0;
-  while (child > 0 && (got = read(report[0], &error, sizeof(error))) < 0 && errno == EINTR) {
-  }
-  close(report[0]);
   if (child < 0) throw UserError(fmt::format("fork: {}", std::strerror(fork_error)));
   const ChildEnd end = wait_for(child);
   child_pid = 0;
-  if (got == static_cast<ssize_t>(sizeof(error))) {
+  if (const int error = exec_error; error != 0) {
     throw UserError(fmt::format("{}: {}", path, std::strerror(error)),
                     error == ENOENT ? kStatusNotFound : kStatusNotExecutable);
   }

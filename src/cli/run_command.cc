@@ -99,7 +99,8 @@ void put_settings(const RunOptions& options, TreeConfig* config) {
   std::memcpy(config->settings.data(), all.data(), all.size());
 }
 
-TransportChoice chosen_transport(const RunOptions& options) {
+/// Never kAutomatic: the processes of the tree need not ask the kernel again.
+TransportChoice chosen_transport(const RunOptions& options, const HostFeatures& host) {
   TransportChoice choice = TransportChoice::kAutomatic;
   for (const std::string& setting : options.settings) {
     if (setting == "transport=auto") choice = TransportChoice::kAutomatic;
@@ -107,17 +108,21 @@ TransportChoice chosen_transport(const RunOptions& options) {
     if (setting == "transport=copy") choice = TransportChoice::kCopy;
   }
   if (options.force_copy) choice = TransportChoice::kCopy;
-  if (choice == TransportChoice::kMove && !host_can_move()) {
+  if (choice == TransportChoice::kMove && !host.move) {
     throw UserError("--set transport=move: this kernel has no UFFDIO_MOVE (Linux 6.8); leave it to 'auto'");
+  }
+  if (choice == TransportChoice::kAutomatic) {
+    choice = host.move ? TransportChoice::kMove : TransportChoice::kCopy;
   }
   return choice;
 }
 
-TreeConfig make_config(const RunOptions& options, std::uint64_t frames, const std::vector<OpenedSwap>& swap) {
+TreeConfig make_config(const RunOptions& options, const HostFeatures& host, std::uint64_t frames,
+                       const std::vector<OpenedSwap>& swap) {
   TreeConfig config;
   config.ram_frames = frames;
   config.compressed_bytes = chosen_compressed(options, &config.ram_frames);
-  config.transport = chosen_transport(options);
+  config.transport = chosen_transport(options, host);
   config.verbose = options.verbose ? 1 : 0;
   config.swap_file_count = static_cast<std::uint32_t>(swap.size());
   for (std::size_t i = 0; i < swap.size(); ++i) {
@@ -157,8 +162,7 @@ RunReport make_report(const RunOptions& options, const ProcessTree& tree, TreeSw
   report.signal = end.signal;
   report.seconds = seconds;
   for (const OpenedSwap& s : swap) report.swap_files.push_back(s.place);
-  const bool copies = tree.config().transport == TransportChoice::kCopy || !host_can_move();
-  report.transport = copies ? "copy" : "move";
+  report.transport = tree.config().transport == TransportChoice::kCopy ? "copy" : "move";
   gather(tree, swap_state, &report);
   return report;
 }
@@ -209,10 +213,10 @@ int run_command(const RunOptions& options) {
   for (const std::string& setting : options.settings) check_setting(setting);
   const ProgramInfo program = check_program(options.command.front());
   const std::string library = preload_library();
-  require_usable_host();
+  const HostFeatures host = require_usable_host();
   const std::uint64_t file_size_limit = raise_file_size_limit();
   const std::vector<OpenedSwap> swap = open_all(options);
-  TreeConfig config = make_config(options, frames, swap);
+  TreeConfig config = make_config(options, host, frames, swap);
   config.file_size_limit = file_size_limit;
   for (const OpenedSwap& s : swap) {
     if (!s.direct && !options.quiet) {

@@ -13,7 +13,6 @@
 #include <string_view>
 
 #include "cli/user_error.h"
-#include "pmap/host/host_features.h"
 
 namespace enchilada::cli {
 namespace {
@@ -97,13 +96,10 @@ std::string preload_library() {
                   kLibrary, folder));
 }
 
-void require_usable_host() {
+HostFeatures require_usable_host() {
   const HostFeatures features = probe_host_features();
   if (!features.usable()) throw UserError(features.reason);
-}
-
-bool host_can_move() {
-  return probe_host_features().move;
+  return features;
 }
 
 }  // namespace enchilada::cli

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <string>
 
+#include "pmap/host/host_features.h"
+
 namespace enchilada::cli {
 
 /// MemAvailable, or the memory cgroup's headroom when that is smaller.
@@ -13,9 +15,7 @@ std::uint64_t cgroup_limit();
 /// Path of libenchilada-preload.so, found beside the command (build tree or installation). Throws UserError.
 std::string preload_library();
 /// Throws UserError with the setting to change when this kernel or container cannot serve us.
-void require_usable_host();
-/// UFFDIO_MOVE works here.
-bool host_can_move();
+HostFeatures require_usable_host();
 /// First line of a small file, empty when it cannot be read.
 std::string first_line(const std::string& path);
 

@@ -22,7 +22,7 @@ void gather(const ProcessTree& tree, TreeSwap& tree_swap, RunReport* report) {
   const TreeHeader& header = tree.header();
   const TreeConfig& config = header.config;
   report->counters.add(header.ended);
-  for (std::uint32_t i = 0; i < kMaxProcesses; ++i) {
+  for (std::uint32_t i = 0; i < header.slots_used.load(); ++i) {
     const TreeSlot& slot = tree.slot(ProcessSlot{i});
     if (words::owner_state(slot.owner.load()) == SlotState::kFree) continue;
     report->counters.add(slot.counters);

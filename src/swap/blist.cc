@@ -41,26 +41,26 @@ void for_each_leaf(std::uint64_t first, std::uint64_t count, Use use) {
   }
 }
 
-/// Which of 64 hints are at least `need` (>= 1): bit i for hint i.
-std::uint64_t at_least(const std::uint8_t* line, unsigned need) {
-  const __m128i want = _mm_set1_epi8(static_cast<char>(need));
+/// Which of 64 bytes are at most `most`: bit i for byte i.
+std::uint64_t at_most(const std::uint8_t* line, unsigned most) {
+  const __m128i want = _mm_set1_epi8(static_cast<char>(most));
   std::uint64_t mask = 0;
   for (unsigned i = 0; i < 4; ++i) {
     const __m128i have = _mm_load_si128(reinterpret_cast<const __m128i*>(line) + i);
-    const int hit = _mm_movemask_epi8(_mm_cmpeq_epi8(_mm_max_epu8(have, want), have));
+    const int hit = _mm_movemask_epi8(_mm_cmpeq_epi8(_mm_min_epu8(have, want), have));
     mask |= std::uint64_t{static_cast<std::uint32_t>(hit)} << (16 * i);
   }
   return mask;
 }
 
-std::uint8_t greatest(const std::uint8_t* line) {
+std::uint8_t least(const std::uint8_t* line) {
   const __m128i* v = reinterpret_cast<const __m128i*>(line);
-  __m128i m = _mm_max_epu8(_mm_max_epu8(_mm_load_si128(v), _mm_load_si128(v + 1)),
-                           _mm_max_epu8(_mm_load_si128(v + 2), _mm_load_si128(v + 3)));
-  m = _mm_max_epu8(m, _mm_srli_si128(m, 8));
-  m = _mm_max_epu8(m, _mm_srli_si128(m, 4));
-  m = _mm_max_epu8(m, _mm_srli_si128(m, 2));
-  m = _mm_max_epu8(m, _mm_srli_si128(m, 1));
+  __m128i m = _mm_min_epu8(_mm_min_epu8(_mm_load_si128(v), _mm_load_si128(v + 1)),
+                           _mm_min_epu8(_mm_load_si128(v + 2), _mm_load_si128(v + 3)));
+  m = _mm_min_epu8(m, _mm_srli_si128(m, 8));
+  m = _mm_min_epu8(m, _mm_srli_si128(m, 4));
+  m = _mm_min_epu8(m, _mm_srli_si128(m, 2));
+  m = _mm_min_epu8(m, _mm_srli_si128(m, 1));
   return static_cast<std::uint8_t>(_mm_cvtsi128_si32(m) & 0xff);
 }
 
@@ -72,11 +72,12 @@ struct alignas(kLine) Blist::Header {
   std::uint64_t magic;
   std::uint64_t blocks;
   std::uint64_t boundary;   // 0 = none
+  std::uint64_t greatest;   // of all hints: no allocation is longer than a leaf or the boundary
   std::uint64_t available;  // from here on: changes
   std::uint64_t cursor;
   std::uint32_t levels;     // levels of hints; level 0 belongs to the leaves, the last has one node
-  std::uint64_t leaves_at;  // offset of the bitmaps
-  std::uint64_t hints_at[kMaxLevels];
+  std::uint64_t leaves_at;  // offset of the bitmaps: 1 = allocated
+  std::uint64_t hints_at[kMaxLevels];  // a byte each: greatest - hint
   std::uint64_t bytes;
 };
 
@@ -99,6 +100,7 @@ Blist Blist::create(std::span<std::byte> storage, PageCount blocks, PageCount bo
   h->magic = kMagic;
   h->blocks = blocks.value();
   h->boundary = boundary.value();
+  h->greatest = h->boundary == 0 ? kLeafBlocks : std::min(h->boundary, kLeafBlocks);
   std::uint64_t nodes = std::max<std::uint64_t>(1, divide_up(blocks.value(), kLeafBlocks));
   h->leaves_at = sizeof(Header);
   std::uint64_t at = h->leaves_at + line_up(nodes * sizeof(std::uint64_t));
@@ -110,7 +112,9 @@ Blist Blist::create(std::span<std::byte> storage, PageCount blocks, PageCount bo
     nodes = divide_up(nodes, 64);
   }
   h->bytes = at;
-  return Blist(h);
+  Blist list(h);
+  list.mark_ends();
+  return list;
 }
 
 Blist Blist::attach(std::span<std::byte> storage) {
@@ -119,10 +123,27 @@ Blist Blist::attach(std::span<std::byte> storage) {
   return Blist(h);
 }
 
-std::uint64_t* Blist::leaves() const {
+/// Makes zeroed leaves and hints a free list: what the last leaf and the last line of each level have too
+/// many is never free.
+void Blist::mark_ends() {
+  header_->available = header_->blocks;
+  header_->cursor = 0;
+  std::uint64_t nodes = leaf_count();
+  const std::uint64_t last = nodes - 1;
+  for (unsigned level = 0; level < header_->levels; ++level) {
+    std::memset(lacks(level) + nodes, static_cast<int>(header_->greatest), line_up(nodes) - nodes);
+    nodes = divide_up(nodes, 64);
+  }
+  const std::uint64_t used = header_->blocks - last * kLeafBlocks;
+  if (used == kLeafBlocks) return;
+  taken()[last] = kAll << used;
+  refresh(last, last);
+}
+
+std::uint64_t* Blist::taken() const {
   return reinterpret_cast<std::uint64_t*>(reinterpret_cast<std::byte*>(header_) + header_->leaves_at);
 }
-std::uint8_t* Blist::hints(unsigned level) const {
+std::uint8_t* Blist::lacks(unsigned level) const {
   return reinterpret_cast<std::uint8_t*>(header_) + header_->hints_at[level];
 }
 std::uint64_t Blist::leaf_count() const {
@@ -131,7 +152,7 @@ std::uint64_t Blist::leaf_count() const {
 
 bool Blist::is_free(SwapBlock block) const {
   if (block.value() >= header_->blocks) return false;
-  return (leaves()[block.value() / 64] >> (block.value() % 64) & 1) != 0;
+  return (free_bits(block.value() / 64) >> (block.value() % 64) & 1) != 0;
 }
 PageCount Blist::available() const {
   return PageCount{header_->available};
@@ -143,7 +164,7 @@ SwapBlock Blist::cursor() const {
   return SwapBlock{static_cast<std::uint32_t>(header_->cursor)};
 }
 PageCount Blist::largest() const {
-  return PageCount{hints(header_->levels - 1)[0]};
+  return PageCount{header_->greatest - lacks(header_->levels - 1)[0]};
 }
 
 /// Bits at which an allocation of `length` (<= 64) may start when the boundary is shorter than a leaf.
@@ -187,10 +208,10 @@ bool Blist::crosses(std::uint64_t leaf) const {
 }
 
 unsigned Blist::exact_hint(std::uint64_t leaf) const {
-  const std::uint64_t bits = leaves()[leaf];
+  const std::uint64_t bits = free_bits(leaf);
   const unsigned inside = longest_within(bits);
   if (inside == kLeafBlocks || (bits >> 63) == 0 || !crosses(leaf)) return inside;
-  const int across = std::countl_one(bits) + std::countr_one(leaves()[leaf + 1]);
+  const int across = std::countl_one(bits) + std::countr_one(free_bits(leaf + 1));
   return std::max(inside, std::min(static_cast<unsigned>(across), static_cast<unsigned>(kLeafBlocks)));
 }
 
@@ -202,7 +223,7 @@ std::uint64_t Blist::run_length(std::uint64_t at, std::uint64_t limit) const {
   std::uint64_t length = 0;
   while (length < limit) {
     const std::uint64_t bit = (at + length) % 64;
-    const auto ones = static_cast<std::uint64_t>(std::countr_one(leaves()[(at + length) / 64] >> bit));
+    const auto ones = static_cast<std::uint64_t>(std::countr_one(free_bits((at + length) / 64) >> bit));
     length += ones;
     if (ones < 64 - bit) break;
   }
@@ -211,10 +232,10 @@ std::uint64_t Blist::run_length(std::uint64_t at, std::uint64_t limit) const {
 
 /// First block >= from_bit of the leaf at which `min` can be allocated; kNone if none.
 std::uint64_t Blist::search_leaf(std::uint64_t leaf, unsigned from_bit, std::uint64_t min) const {
-  const std::uint64_t bits = leaves()[leaf];
+  const std::uint64_t bits = free_bits(leaf);
   if (min <= kLeafBlocks) {
     Wide starts = bits;
-    if (crosses(leaf)) starts |= Wide{leaves()[leaf + 1]} << 64;
+    if (crosses(leaf)) starts |= Wide{free_bits(leaf + 1)} << 64;
     for (std::uint64_t length = 1; length < min;) {
       const std::uint64_t step = std::min(length, min - length);
       starts &= starts >> step;
@@ -234,11 +255,12 @@ std::uint64_t Blist::search_leaf(std::uint64_t leaf, unsigned from_bit, std::uin
 std::uint64_t Blist::next_leaf(std::uint64_t from, unsigned need) const {
   std::uint64_t index = from;
   std::uint64_t nodes = leaf_count();
+  const auto lack = static_cast<unsigned>(header_->greatest) - need;
   unsigned level = 0;
   for (;; ++level, nodes = divide_up(nodes, 64)) {
     if (level == header_->levels) return kNone;
     if (index < nodes) {
-      const std::uint64_t hit = at_least(hints(level) + index / 64 * 64, need) & (kAll << (index % 64));
+      const std::uint64_t hit = at_most(lacks(level) + index / 64 * 64, lack) & (kAll << (index % 64));
       if (hit != 0) {
         index = index / 64 * 64 + static_cast<unsigned>(std::countr_zero(hit));
         break;
@@ -247,7 +269,7 @@ std::uint64_t Blist::next_leaf(std::uint64_t from, unsigned need) const {
     index = index / 64 + 1;
   }
   while (level-- > 0) {
-    const std::uint64_t hit = at_least(hints(level) + index * 64, need);
+    const std::uint64_t hit = at_most(lacks(level) + index * 64, lack);
     CHECK(hit != 0, level, index);
     index = index * 64 + static_cast<unsigned>(std::countr_zero(hit));
   }
@@ -285,7 +307,8 @@ BlockRun Blist::allocate(PageCount min, PageCount max) {
 
 bool Blist::none_free(std::uint64_t first, std::uint64_t count) const {
   std::uint64_t seen = 0;
-  for_each_leaf(first, count, [&](std::uint64_t leaf, std::uint64_t mask) { seen |= leaves()[leaf] & mask; });
+  for_each_leaf(first, count,
+                [&](std::uint64_t leaf, std::uint64_t mask) { seen |= free_bits(leaf) & mask; });
   return seen == 0;
 }
 
@@ -294,7 +317,7 @@ bool Blist::free(BlockRun run) {
   const std::uint64_t count = run.count.value();
   if (count == 0) return true;
   if (first >= header_->blocks || count > header_->blocks - first || !none_free(first, count)) return false;
-  for_each_leaf(first, count, [&](std::uint64_t leaf, std::uint64_t mask) { leaves()[leaf] |= mask; });
+  for_each_leaf(first, count, [&](std::uint64_t leaf, std::uint64_t mask) { taken()[leaf] &= ~mask; });
   header_->available += count;
   refresh(first / 64, (first + count - 1) / 64);
   return true;
@@ -307,8 +330,8 @@ PageCount Blist::fill(BlockRun run) {
   CHECK(first < header_->blocks && count <= header_->blocks - first, first, count);
   std::uint64_t were_free = 0;
   for_each_leaf(first, count, [&](std::uint64_t leaf, std::uint64_t mask) {
-    were_free += static_cast<unsigned>(std::popcount(leaves()[leaf] & mask));
-    leaves()[leaf] &= ~mask;
+    were_free += static_cast<unsigned>(std::popcount(free_bits(leaf) & mask));
+    taken()[leaf] |= mask;
   });
   header_->available -= were_free;
   if (were_free != 0) refresh(first / 64, (first + count - 1) / 64);
@@ -320,20 +343,19 @@ void Blist::rewind() {
 }
 
 void Blist::reset() {
-  std::memset(leaves(), 0, header_->bytes - header_->leaves_at);
-  header_->available = 0;
-  header_->cursor = 0;
+  std::memset(taken(), 0, header_->bytes - header_->leaves_at);
+  mark_ends();
 }
 
 /// Makes the hints exact again after the leaves [first, last] changed.
 void Blist::refresh(std::uint64_t first_leaf, std::uint64_t last_leaf) {
   // The leaf before counts on our low bits: its last run may cross into us.
-  if (first_leaf > 0 && (leaves()[first_leaf - 1] >> 63) != 0) --first_leaf;
+  if (first_leaf > 0 && (free_bits(first_leaf - 1) >> 63) != 0) --first_leaf;
   bool changed = false;
   for (std::uint64_t leaf = first_leaf; leaf <= last_leaf; ++leaf) {
-    const auto hint = static_cast<std::uint8_t>(exact_hint(leaf));
-    changed |= hints(0)[leaf] != hint;
-    hints(0)[leaf] = hint;
+    const auto lack = static_cast<std::uint8_t>(header_->greatest - exact_hint(leaf));
+    changed |= lacks(0)[leaf] != lack;
+    lacks(0)[leaf] = lack;
   }
   if (changed) refresh_metas(first_leaf, last_leaf);
 }
@@ -345,9 +367,9 @@ void Blist::refresh_metas(std::uint64_t first_leaf, std::uint64_t last_leaf) {
     last_leaf /= 64;
     changed = false;
     for (std::uint64_t node = first_leaf; node <= last_leaf; ++node) {
-      const std::uint8_t hint = greatest(hints(level - 1) + node * 64);
-      changed |= hints(level)[node] != hint;
-      hints(level)[node] = hint;
+      const std::uint8_t lack = least(lacks(level - 1) + node * 64);
+      changed |= lacks(level)[node] != lack;
+      lacks(level)[node] = lack;
     }
   }
 }
@@ -356,7 +378,7 @@ Blist::Stats Blist::stats() const {
   Stats stats;
   std::uint64_t run = 0;
   for (std::uint64_t leaf = 0; leaf < leaf_count(); ++leaf) {
-    std::uint64_t bits = leaves()[leaf];
+    std::uint64_t bits = free_bits(leaf);
     for (unsigned left = 64; left > 0;) {
       const auto ones = std::min(static_cast<unsigned>(std::countr_one(bits)), left);
       if (run == 0 && ones > 0) ++stats.free_runs;
@@ -378,13 +400,13 @@ bool Blist::verify() const {
   std::uint64_t free = 0;
   std::uint64_t nodes = leaf_count();
   for (std::uint64_t leaf = 0; leaf < nodes; ++leaf) {
-    free += static_cast<unsigned>(std::popcount(leaves()[leaf]));
-    if (hints(0)[leaf] != exact_hint(leaf)) return false;
+    free += static_cast<unsigned>(std::popcount(free_bits(leaf)));
+    if (lacks(0)[leaf] + exact_hint(leaf) != header_->greatest) return false;
   }
   for (unsigned level = 1; level < header_->levels; ++level) {
     nodes = divide_up(nodes, 64);
     for (std::uint64_t node = 0; node < nodes; ++node) {
-      if (hints(level)[node] != greatest(hints(level - 1) + node * 64)) return false;
+      if (lacks(level)[node] != least(lacks(level - 1) + node * 64)) return false;
     }
   }
   return free == header_->available && header_->cursor < std::max<std::uint64_t>(1, header_->blocks);

@@ -1,19 +1,20 @@
 // Blist: a bitmap of blocks as a radix tree with hints, in memory that is set aside beforehand.
 //
-// After Dillon's blist (FreeBSD subr_blist.c, 1998) in its modern shape: leaves of 64 bits (1 = free), 64-way
-// metas, a next-fit cursor, allocation of a range [min, max], runs that cross leaves. Two things differ on
-// purpose:
+// After Dillon's blist (FreeBSD subr_blist.c, 1998) in its modern shape: leaves of 64 bits, 64-way metas, a
+// next-fit cursor, allocation of a range [min, max], runs that cross leaves. Three things differ on purpose:
 //  * a meta is one cache line of 64 one-byte hints, level by level in flat arrays, instead of nodes in
 //  depth-first
 //    order: a hint of 0 says "nothing free below", so no second bitmap is needed, and the next leaf is simply
 //    +1;
 //  * hints are exact, not upper bounds lowered by failures: recomputing a meta reads the one line that the
 //  change
-//    has just touched. So a search for up to 64 blocks never fails on the way down: O(levels), at most 6.
+//    has just touched. So a search for up to 64 blocks never fails on the way down: O(levels), at most 6;
+//  * bits and hints are stored upside down (1 = allocated; what a hint lacks to the greatest): zeroed storage
+//    is a free list, so a new list of 32 GiB of swap touches a few pages and not a megabyte.
 // hint(leaf) = min(64, longest allocation that starts in the leaf), hint(meta) = greatest hint of its
 // children. With a boundary (the stripe), no allocation crosses a multiple of it. Invariants: position
-// independent (offsets only); nothing is allocated after create; a new list is all allocated; hints are exact
-// after every operation; available() = number of one bits. Not thread-safe: the owner locks.
+// independent (offsets only); nothing is allocated after create; a new list is all free; hints are exact
+// after every operation; available() = number of free blocks. Not thread-safe: the owner locks.
 #pragma once
 
 #include <cstddef>
@@ -45,8 +46,7 @@ class Blist {
   [[nodiscard]] bool free(BlockRun run);
   /// Marks a run as allocated whatever it was; returns how many of its blocks had been free.
   PageCount fill(BlockRun run);
-  /// Everything allocated, cursor at 0, as after create. Legal on a list that a dead process left
-  /// half-changed.
+  /// Everything free, cursor at 0, as after create. Legal on a list that a dead process left half-changed.
   void reset();
 
   [[nodiscard]] bool is_free(SwapBlock block) const;
@@ -71,8 +71,10 @@ class Blist {
   struct Header;
 
   explicit Blist(Header* header) : header_(header) {}
-  [[nodiscard]] std::uint64_t* leaves() const;
-  [[nodiscard]] std::uint8_t* hints(unsigned level) const;
+  [[nodiscard]] std::uint64_t* taken() const;
+  [[nodiscard]] std::uint64_t free_bits(std::uint64_t leaf) const { return ~taken()[leaf]; }
+  [[nodiscard]] std::uint8_t* lacks(unsigned level) const;
+  void mark_ends();
   [[nodiscard]] std::uint64_t leaf_count() const;
 
   [[nodiscard]] std::uint64_t allowed_starts(std::uint64_t length) const;

@@ -121,7 +121,7 @@ bool SwapSpace::create(std::span<std::byte> storage, const SwapGeometry& geometr
   SwapSpace space(h, kSupervisor, {});
   space.blist_ = Blist::create({space.at(h->blist_at), h->blist_bytes}, PageCount{h->blocks},
                                PageCount{geometry.boundary()});
-  space.free_usable();
+  space.fill_holes();
   h->capacity = space.blist_.available().value();
   order_stores();
   h->magic = kMagic;
@@ -302,17 +302,22 @@ void SwapSpace::drop_holder(unsigned holder) {
   std::memset(summary(holder), 0, header_->chunk_words * sizeof(std::uint64_t));
 }
 
-/// Gives the blist all blocks that have a device behind them.
-void SwapSpace::free_usable() {
+/// Takes from a fresh blist all blocks that have no device behind them.
+void SwapSpace::fill_holes() {
   const SwapGeometry& g = header_->geometry;
+  const std::uint64_t end = header_->blocks / g.slots;  // of each device's share
   const std::uint64_t step = g.slots == 1 ? header_->blocks : g.stripe;
-  for (std::uint64_t start = 0; start < header_->blocks; start += step) {
-    const DeviceBlock d = g.locate(SwapBlock{static_cast<std::uint32_t>(start)});
-    const std::uint64_t from = std::max(d.block, g.reserved);
-    const std::uint64_t to = std::min(d.block + step, g.device_pages[d.device]);
-    if (from >= to) continue;
-    const BlockRun run{SwapBlock{static_cast<std::uint32_t>(start + (from - d.block))}, PageCount{to - from}};
-    CHECK(blist_.free(run), start);
+  const auto fill = [&](unsigned device, std::uint64_t from, std::uint64_t to) {
+    while (from < to) {
+      const std::uint64_t stop = std::min(to, (from / step + 1) * step);
+      blist_.fill({g.linear({device, from}), PageCount{stop - from}});
+      from = stop;
+    }
+  };
+  for (unsigned device = 0; device < g.slots; ++device) {
+    const std::uint64_t first = std::min(g.reserved, end);
+    fill(device, 0, first);
+    fill(device, std::max(first, g.device_pages[device]), end);
   }
 }
 
@@ -328,7 +333,7 @@ void SwapSpace::rebuild() {
     });
   }
   blist_.reset();
-  free_usable();
+  fill_holes();
   for_each_chunk(touched(), [&](std::uint64_t chunk) { fill_referenced(chunk); });
   header_->rebuilds.fetch_add(1, std::memory_order_relaxed);
 }

@@ -91,7 +91,7 @@ class SwapSpace {
   void unmark(unsigned holder, BlockRun run);
   void add_counts(BlockRun run);
   void drop_counts(BlockRun run);
-  void free_usable();
+  void fill_holes();
   void rebuild();
   void fill_referenced(std::uint64_t chunk);
   void publish_usage();

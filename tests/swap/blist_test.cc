@@ -30,7 +30,7 @@ class Pair {
   Pair(std::uint64_t blocks, std::uint64_t boundary)
       : storage_(Blist::required_bytes(PageCount{blocks})),
         list_(Blist::create(storage_.span(), PageCount{blocks}, PageCount{boundary})),
-        free_(blocks, false),
+        free_(blocks, true),
         boundary_(boundary) {}
 
   void allocate(std::uint64_t min, std::uint64_t max) {
@@ -109,17 +109,38 @@ class Pair {
   std::uint64_t boundary_;
 };
 
-TEST(Blist, NewListIsAllAllocated) {
-  Pair pair(1000, 0);
-  EXPECT_EQ(pair.list().available().value(), 0u);
-  pair.allocate(1, 1);
-  pair.release(0, 1000);
-  pair.check();
+TEST(Blist, NewListIsAllFree) {
+  for (const std::uint64_t blocks : {1, 63, 64, 65, 1000, 64 * 64, 64 * 64 + 1}) {
+    for (const std::uint64_t boundary : {0, 1, 16, 64, 128}) {
+      Pair pair(blocks, boundary);
+      pair.check();
+      pair.allocate(1, blocks);
+      pair.check();
+      pair.fill(0, blocks);
+      pair.check();
+      EXPECT_EQ(pair.list().available().value(), 0u);
+      pair.allocate(1, 1);
+      pair.release(0, blocks);
+      pair.check();
+      pair.fill(0, blocks / 2 + 1);
+      pair.list().reset();
+      EXPECT_EQ(pair.list().available().value(), blocks);
+      EXPECT_TRUE(pair.list().verify());
+    }
+  }
+}
+
+TEST(Blist, NewListTouchesFewPages) {
+  constexpr std::uint64_t kBlocks = std::uint64_t{8} << 20;  // 32 GiB of swap
+  swap_test::SharedMemory memory(Blist::required_bytes(PageCount{kBlocks}));
+  Blist list = Blist::create(memory.span(), PageCount{kBlocks}, PageCount{0});
+  list.fill(run_of(0, 1));
+  EXPECT_EQ(list.available().value(), kBlocks - 1);
+  EXPECT_LE(memory.resident_pages(), 16u);
 }
 
 TEST(Blist, FreesWhatWasFreeOnlyOnce) {
   Pair pair(300, 0);
-  pair.release(0, 300);
   EXPECT_FALSE(pair.list().free(run_of(17, 1)));
   pair.allocate(100, 100);
   EXPECT_FALSE(pair.list().free(run_of(50, 100)));
@@ -129,7 +150,6 @@ TEST(Blist, FreesWhatWasFreeOnlyOnce) {
 
 TEST(Blist, CursorMovesOnAndComesBack) {
   Pair pair(256, 0);
-  pair.release(0, 256);
   EXPECT_EQ(pair.list().allocate(PageCount{100}, PageCount{100}).first.value(), 0u);
   EXPECT_TRUE(pair.list().free(run_of(0, 100)));
   EXPECT_EQ(pair.list().allocate(PageCount{100}, PageCount{100}).first.value(), 100u)
@@ -140,6 +160,7 @@ TEST(Blist, CursorMovesOnAndComesBack) {
 
 TEST(Blist, TakesARange) {
   Pair pair(4096, 0);
+  pair.fill(0, pair.blocks());
   pair.release(10, 20);
   const BlockRun run = pair.list().allocate(PageCount{5}, PageCount{64});
   EXPECT_EQ(run.first.value(), 10u);
@@ -149,6 +170,7 @@ TEST(Blist, TakesARange) {
 TEST(Blist, LeafWhoseNeighbourBecomesFreeIsFoundAgain) {
   // The hint of leaf 0 depends on leaf 1: it must rise when leaf 1's low bits are freed later.
   Pair pair(128, 0);
+  pair.fill(0, pair.blocks());
   pair.release(60, 4);
   pair.allocate(8, 8);
   pair.release(64, 4);
@@ -157,7 +179,6 @@ TEST(Blist, LeafWhoseNeighbourBecomesFreeIsFoundAgain) {
 
 TEST(Blist, RunsLongerThanALeaf) {
   Pair pair(64 * 64 + 1, 0);
-  pair.release(0, pair.blocks());
   pair.fill(70, 1);
   pair.fill(2000, 1);
   pair.allocate(1929, 4000);
@@ -170,6 +191,7 @@ TEST(Blist, RunsLongerThanALeaf) {
 TEST(Blist, ViewAtAnotherAddressIsTheSameList) {
   AlignedStorage one(Blist::required_bytes(PageCount{5000}));
   Blist list = Blist::create(one.span(), PageCount{5000}, PageCount{0});
+  list.fill(run_of(0, 5000));
   ASSERT_TRUE(list.free(run_of(100, 4000)));
   static_cast<void>(list.allocate(PageCount{7}, PageCount{7}));
   AlignedStorage two(one.span().size());
@@ -184,6 +206,7 @@ TEST(Blist, LargestSpace) {
   constexpr std::uint64_t kBlocks = Blist::kMaxBlocks;
   swap_test::SharedMemory memory(Blist::required_bytes(PageCount{kBlocks}));
   Blist list = Blist::create(memory.span(), PageCount{kBlocks}, PageCount{0});
+  EXPECT_EQ(list.fill(run_of(0, kBlocks)).value(), kBlocks);
   ASSERT_TRUE(list.free(run_of(kBlocks - 100, 100)));
   ASSERT_TRUE(list.free(run_of(5, 3)));
   EXPECT_EQ(list.allocate(PageCount{64}, PageCount{64}).first.value(), kBlocks - 100);
@@ -195,6 +218,7 @@ TEST(Blist, LargestSpace) {
 
 TEST(Blist, StatsCountRuns) {
   Pair pair(1000, 0);
+  pair.fill(0, pair.blocks());
   pair.release(0, 10);
   pair.release(60, 70);
   pair.release(999, 1);
@@ -209,7 +233,7 @@ void random_history(std::uint64_t seed) {
   Random random(seed);
   Pair pair(kSizes[random.below(std::size(kSizes))], kBoundaries[random.below(std::size(kBoundaries))]);
   const std::uint64_t size = pair.blocks();
-  if (!random.one_in(4)) pair.release(0, size);
+  if (random.one_in(4)) pair.fill(0, size);
   const std::uint64_t typical = random.one_in(2) ? 8 : random.between(1, 200);
   for (int step = 0; step < 300; ++step) {
     const std::uint64_t first = random.below(size);

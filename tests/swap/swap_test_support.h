@@ -4,6 +4,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -67,6 +68,13 @@ class SharedMemory {
   SharedMemory& operator=(const SharedMemory&) = delete;
   [[nodiscard]] std::span<std::byte> span() const { return {data_, bytes_}; }
   [[nodiscard]] std::byte* data() const { return data_; }
+  /// How many of its pages have been touched.
+  [[nodiscard]] std::size_t resident_pages() const {
+    std::vector<unsigned char> there((bytes_ + 4095) / 4096);
+    if (mincore(data_, bytes_, there.data()) != 0) std::abort();
+    return static_cast<std::size_t>(
+        std::count_if(there.begin(), there.end(), [](auto b) { return (b & 1) != 0; }));
+  }
 
  private:
   std::size_t bytes_;

@@ -75,6 +75,7 @@ struct HostMachine::Tables {
   std::byte* self = nullptr;
   std::atomic<std::uint32_t>* slots = nullptr;
   std::atomic<std::uint64_t>* blocks = nullptr;
+  std::atomic<std::uint64_t>* used_words = nullptr;
   std::atomic<std::uint64_t>* frames = nullptr;
   std::atomic<std::uint64_t>* granted = nullptr;
   std::byte* zeros = nullptr;
@@ -84,13 +85,16 @@ struct HostMachine::Tables {
   bool map(const HostConfig& config) {
     const std::uint64_t pages = config.window.size().value() >> kPageShift;
     const std::uint64_t limit = config.frame_limit.value();
-    const std::uint64_t sizes[] = {sizeof(HostMachine),
-                                   pages * sizeof(std::uint32_t),
-                                   (pages / WindowIndex::kBlockPages + 64) / 64 * sizeof(std::uint64_t),
-                                   limit * sizeof(std::uint64_t),
-                                   (limit + 63) / 64 * sizeof(std::uint64_t),
-                                   kMaxRun << kPageShift,
-                                   kBounces * kBounceRun << kPageShift};
+    const std::uint64_t block_words = WindowIndex::words_for(WindowIndex::blocks_of(pages));
+    constexpr unsigned kParts = 8;
+    const std::uint64_t sizes[kParts] = {sizeof(HostMachine),
+                                         pages * sizeof(std::uint32_t),
+                                         block_words * sizeof(std::uint64_t),
+                                         WindowIndex::words_for(block_words) * sizeof(std::uint64_t),
+                                         limit * sizeof(std::uint64_t),
+                                         (limit + 63) / 64 * sizeof(std::uint64_t),
+                                         kMaxRun << kPageShift,
+                                         kBounces * kBounceRun << kPageShift};
     for (const std::uint64_t part : sizes) size += round_up(part, kPageSize);
     const long at = map_memory(0, size, 0);
     if (at < 0 && at > -4096) return false;
@@ -98,18 +102,19 @@ struct HostMachine::Tables {
                  MADV_NOHUGEPAGE);  // sparse tables, and the real zero page
     (void)advise(static_cast<std::uint64_t>(at), size, MADV_DONTDUMP);
     auto* next = reinterpret_cast<std::byte*>(at);
-    std::byte* parts[7];
-    for (unsigned i = 0; i < 7; ++i) {
+    std::byte* parts[kParts];
+    for (unsigned i = 0; i < kParts; ++i) {
       parts[i] = next;
       next += round_up(sizes[i], kPageSize);
     }
     self = parts[0];
     slots = reinterpret_cast<std::atomic<std::uint32_t>*>(parts[1]);
     blocks = reinterpret_cast<std::atomic<std::uint64_t>*>(parts[2]);
-    frames = reinterpret_cast<std::atomic<std::uint64_t>*>(parts[3]);
-    granted = reinterpret_cast<std::atomic<std::uint64_t>*>(parts[4]);
-    zeros = parts[5];
-    bounce = parts[6];
+    used_words = reinterpret_cast<std::atomic<std::uint64_t>*>(parts[3]);
+    frames = reinterpret_cast<std::atomic<std::uint64_t>*>(parts[4]);
+    granted = reinterpret_cast<std::atomic<std::uint64_t>*>(parts[5]);
+    zeros = parts[6];
+    bounce = parts[7];
     return true;
   }
   void unmap_all() const {
@@ -121,7 +126,7 @@ struct HostMachine::Tables {
 HostMachine::HostMachine(const HostConfig& config, const Tables& tables, bool use_move)
     : window_(config.window),
       pool_{config.pool, config.pool + ByteCount{round_up(config.frame_limit.value() << kPageShift, kAlign)}},
-      index_(tables.slots, tables.blocks, config.window.size().value() >> kPageShift),
+      index_(tables.slots, tables.blocks, tables.used_words, config.window.size().value() >> kPageShift),
       frames_(tables.frames, config.frame_limit),
       mover_({window_, pool_, tables.zeros, use_move, kCopySlack, config.window_syscall}),
       zeros_(tables.zeros),
@@ -136,10 +141,12 @@ HostMachine::HostMachine(const HostConfig& config, const Tables& tables, bool us
 
 Result<HostMachine*, HostError> HostMachine::create(const HostConfig& config) noexcept {
   if (!valid(config)) return Unexpected{HostError::kBadConfig};
-  const HostFeatures features = probe_host_features();
-  if (!features.usable()) return Unexpected{HostError::kNoUserfaultfd};
-  if (config.transport == HostTransport::kMove && !features.move) return Unexpected{HostError::kNoMove};
-  const bool use_move = features.move && config.transport != HostTransport::kCopy;
+  bool use_move = config.transport == HostTransport::kMove;
+  if (config.transport == HostTransport::kAuto) {
+    const HostFeatures features = probe_host_features();
+    if (!features.usable()) return Unexpected{HostError::kNoUserfaultfd};
+    use_move = features.move;
+  }
 
   Tables tables;
   if (!tables.map(config)) return Unexpected{HostError::kNoMemory};
@@ -165,7 +172,10 @@ Result<HostMachine*, HostError> HostMachine::start(const HostConfig& config, con
   if (machine->mover_.open(config.lowest_descriptor) != 0) {
     unmap(machine->window_);
     unmap(machine->pool_);
-    return Unexpected{HostError::kNoUserfaultfd};
+    // Who asks for MOVE should know that it is there (processes start more often than they fail): why not is
+    // asked only now.
+    const bool no_move = config.transport == HostTransport::kMove && probe_host_features().usable();
+    return Unexpected{no_move ? HostError::kNoMove : HostError::kNoUserfaultfd};
   }
   machine->mover_.forbid_fork();
   // A core dump would walk the window page by page, for hours. The pool is dumped: what is home can be

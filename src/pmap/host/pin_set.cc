@@ -36,16 +36,24 @@ constexpr bool overlap(std::uint64_t a_start, std::uint64_t a_end, std::uint64_t
 
 }  // namespace
 
+struct PinSet::Memory {
+  static constexpr std::uint64_t kHead =
+      (sizeof(PinSet) + alignof(Thread) - 1) / alignof(Thread) * alignof(Thread);
+  static constexpr std::uint64_t kSize = kHead + kThreads * sizeof(Thread);
+};
+
 PinSet* PinSet::create() noexcept {
-  const long at = raw_syscall(SYS_mmap, 0, sizeof(PinSet), PROT_READ | PROT_WRITE,
+  const long at = raw_syscall(SYS_mmap, 0, Memory::kSize, PROT_READ | PROT_WRITE,
                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (at < 0 && at > -4096) return nullptr;
-  return new (reinterpret_cast<void*>(at)) PinSet;
+  // Most programs have a few threads: a huge page would be zeroed for one record.
+  raw_syscall(SYS_madvise, at, Memory::kSize, MADV_NOHUGEPAGE);
+  return new (reinterpret_cast<void*>(at)) PinSet(reinterpret_cast<Thread*>(at + long{Memory::kHead}));
 }
 
 void PinSet::destroy(PinSet* pins) noexcept {
   if (pins == nullptr) return;
-  raw_syscall(SYS_munmap, reinterpret_cast<long>(pins), sizeof(PinSet));
+  raw_syscall(SYS_munmap, reinterpret_cast<long>(pins), Memory::kSize);
 }
 
 unsigned PinSet::register_thread() noexcept {

@@ -31,7 +31,7 @@ class PinSet {
   static constexpr unsigned kNoThread = ~0u;    // "no record": its pins pin everything
   static constexpr unsigned kWithdrawals = 64;  // removers at the same time; further ones wait
 
-  /// In memory of its own (mmap), no malloc. nullptr when the kernel has none.
+  /// In memory of its own (mmap), no malloc, touched as threads come. nullptr when the kernel has none.
   [[nodiscard]] static PinSet* create() noexcept;
   static void destroy(PinSet* pins) noexcept;
   PinSet(const PinSet&) = delete;
@@ -82,8 +82,6 @@ class PinSet {
   void reset_after_fork(unsigned survivor) noexcept;
 
  private:
-  PinSet() = default;
-
   struct Range {
     std::atomic<std::uint64_t> start{0};
     std::atomic<std::uint64_t> end{0};
@@ -98,6 +96,10 @@ class PinSet {
     std::atomic<std::uint32_t> depth{0};  // may exceed kDepth: then the thread pins everything
     std::array<Record, kDepth> records;
   };
+  struct Memory;  // how a set and its records lie in one mapping
+  /// `threads`: kThreads records of zeros. They are not constructed: that would touch 2.8 MiB in every
+  /// process.
+  explicit PinSet(Thread* threads) : threads_(threads) {}
   static constexpr std::uint32_t kEverything = ~0u;
 
   void wait_for_withdrawals(std::span<const VirtRange> ranges, bool everything) const noexcept;
@@ -109,7 +111,7 @@ class PinSet {
   std::array<Range, kWithdrawals> withdrawals_;
   std::atomic<std::uint32_t> everything_{0};  // pins of threads without a record
   std::atomic<std::uint32_t> high_water_{0};  // records ever taken lie below
-  std::array<Thread, kThreads> threads_;
+  Thread* const threads_;
 };
 
 }  // namespace enchilada

@@ -42,6 +42,15 @@ std::uint32_t WindowIndex::lock(std::uint64_t page) noexcept {
 
 std::uint64_t WindowIndex::next_block(std::uint64_t block, std::uint64_t end) const noexcept {
   while (block < end) {
+    const std::uint64_t used = used_words_[block >> 12].load(std::memory_order_seq_cst) >> (block >> 6 & 63);
+    if (used == 0) {
+      block = (block | 4095) + 1;
+      continue;
+    }
+    if ((used & 1) == 0) {
+      block = ((block >> 6) + static_cast<unsigned>(__builtin_ctzll(used))) << 6;
+      continue;
+    }
     const std::uint64_t word = blocks_[block >> 6].load(std::memory_order_seq_cst) >> (block & 63);
     if (word != 0) {
       block += static_cast<unsigned>(__builtin_ctzll(word));

@@ -3,10 +3,11 @@
 //
 // One 32-bit slot a window page in an untouched NORESERVE mapping (costs memory only where the window is
 // used), and one bit per 512 pages that says "something may be mapped there", so that removing a sparse
-// terabyte is a short scan.
+// terabyte is a short scan; and one bit per 64 of those that says "this word was ever used", so that the scan
+// of the whole window that each forked child does (1 MiB of words, mostly never touched) is short, too.
 // Invariants: slot = frame + 1, or 0; bit 31 = locked. A block's bit is set whenever one of its slots is
 // not zero and not being filled just now: set after the slot is locked, cleared before the slots are
-// scanned (see clear_block).
+// scanned (see clear_block). A word's bit is set before the first bit of the word, and stays.
 #pragma once
 
 #include <atomic>
@@ -22,9 +23,16 @@ class WindowIndex {
   static constexpr std::uint32_t kEmpty = 0;
   static constexpr std::uint64_t kBlockPages = 512;
 
-  /// Zeroed memory: one slot a page, one bit a block.
-  WindowIndex(std::atomic<std::uint32_t>* slots, std::atomic<std::uint64_t>* blocks, std::uint64_t pages)
-      : slots_(slots), blocks_(blocks), pages_(pages) {}
+  /// Words of a bitmap with a bit for each of `n`.
+  [[nodiscard]] static constexpr std::uint64_t words_for(std::uint64_t n) { return (n + 63) / 64; }
+  /// Bits of the two bitmaps of a window.
+  [[nodiscard]] static constexpr std::uint64_t blocks_of(std::uint64_t pages) {
+    return (pages + kBlockPages - 1) / kBlockPages;
+  }
+  /// Zeroed memory: one slot a page, one bit a block, one bit a word of those.
+  WindowIndex(std::atomic<std::uint32_t>* slots, std::atomic<std::uint64_t>* blocks,
+              std::atomic<std::uint64_t>* used_words, std::uint64_t pages)
+      : slots_(slots), blocks_(blocks), used_words_(used_words), pages_(pages) {}
 
   [[nodiscard]] static std::uint32_t slot_of(FrameNumber f) { return f.value() + 1; }
   [[nodiscard]] static FrameNumber frame_of(std::uint32_t slot) { return FrameNumber{(slot & ~kLocked) - 1}; }
@@ -58,6 +66,7 @@ class WindowIndex {
     const std::uint64_t block = page / kBlockPages;
     const std::uint64_t bit = std::uint64_t{1} << (block & 63);
     if ((blocks_[block >> 6].load(std::memory_order_seq_cst) & bit) == 0) {
+      used_words_[block >> 12].fetch_or(std::uint64_t{1} << (block >> 6 & 63), std::memory_order_seq_cst);
       blocks_[block >> 6].fetch_or(bit, std::memory_order_seq_cst);
     }
   }
@@ -72,6 +81,7 @@ class WindowIndex {
  private:
   std::atomic<std::uint32_t>* slots_;
   std::atomic<std::uint64_t>* blocks_;
+  std::atomic<std::uint64_t>* used_words_;
   std::uint64_t pages_;
 };
 

@@ -57,7 +57,7 @@ int spawn(Next<SpawnFunction>& next, pid_t* pid, const char* path, const posix_s
     return static_cast<int>(
         on_libc_stack([=, &next] { return long{spawn(next, pid, path, actions, attributes, argv, envp)}; }));
   }
-  start_helper_thread();  // the child will want frames of ours
+  listen_to_siblings();  // the child will want frames of ours
   ExecArguments staged;
   const long result = stage_exec(path, argv, envp, &staged);
   if (result < 0) return static_cast<int>(-result);
@@ -337,7 +337,7 @@ ENCHILADA_EXPORT int setns(int fd, int kind) noexcept {
 // vfork.S
 __attribute__((visibility("hidden"))) void enchilada_before_vfork() {
   live().start();
-  if (live().ready()) start_helper_thread();
+  if (live().ready()) listen_to_siblings();
 }
 __attribute__((visibility("hidden"))) int enchilada_vfork_failed(long answer) {
   return static_cast<int>(with_errno(answer));
@@ -465,7 +465,7 @@ ENCHILADA_EXPORT locale_t duplocale(locale_t locale) noexcept {
 ENCHILADA_EXPORT int system(const char* command) {
   if (command == nullptr || !live().ready()) return next_system(command);
   if (on_managed_stack()) return static_cast<int>(on_libc_stack([=] { return long{system(command)}; }));
-  start_helper_thread();
+  listen_to_siblings();
   char* copy = resident_copy(command);
   if (copy == nullptr) return -1;
   const ResidentEnvironment environment;
@@ -479,7 +479,7 @@ ENCHILADA_EXPORT FILE* popen(const char* command, const char* mode) {
     return reinterpret_cast<FILE*>(
         on_libc_stack([=] { return reinterpret_cast<long>(popen(command, mode)); }));
   }
-  start_helper_thread();
+  listen_to_siblings();
   char* copy = resident_copy(command);
   char kind[8] = {};
   strncpy(kind, mode, sizeof(kind) - 1);

@@ -146,7 +146,7 @@ void Live::start_slow() {
   build(tree_variable_ + 15);
   state_.store(LiveState::kReady, std::memory_order_release);
   tree_.set_live();
-  if (tree_.has_siblings()) start_helper_thread();
+  if (tree_.has_siblings()) listen_to_siblings();
 }
 
 void Live::build(const char* tree_value) {
@@ -160,6 +160,9 @@ void Live::build(const char* tree_value) {
                               static_cast<long>(layout::kArenaSize), PROT_READ | PROT_WRITE,
                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
   if (at != static_cast<long>(layout::kArenaBase)) give_up({"no address space for the engine (RLIMIT_AS?)"});
+  // The arena is touched bit by bit and says how much (Arena::touched): huge pages would make that a lie, and
+  // the start of every process slower.
+  raw_syscall(SYS_madvise, at, static_cast<long>(layout::kArenaSize), MADV_NOHUGEPAGE);
   arena_ = arena_place.make(reinterpret_cast<std::byte*>(at), layout::kArenaSize);
   pid_ = own_pid();
   join_swap();
@@ -202,7 +205,7 @@ void Live::compress_swap(unsigned devices) {
 
 void Live::make_machine() {
   const TreeConfig& config = tree_.config();
-  budget_ = budget_place.make(tree_);
+  budget_ = budget_place.make(tree_, note_frames_taken);
   HostConfig host;
   host.window = layout::kWindow;
   host.pool = VirtAddr{layout::kPoolBase};

@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <sys/mman.h>
+#include <sys/single_threaded.h>
 #include <sys/syscall.h>
 
 #include "base/check.h"
@@ -53,7 +54,7 @@ void set_signals(std::uint64_t mask) {
 }
 
 /// Charges the child's frames, paging some of ours out if the budget demands it. Gate held exclusively.
-bool charge_child() {
+bool charge_child(bool* evicted) {
   ProcessTree& tree = live().tree();
   constexpr int kTries = 8;
   for (int i = 0; i < kTries; ++i) {
@@ -65,6 +66,7 @@ bool charge_child() {
     if (ticket.status != TreeStatus::kNoRam) return false;
     // Each frame given back is one that the child need not be charged for either.
     const PageCount wanted{ticket.short_by.value() / 2 + 1};
+    *evicted = true;
     if (live().system().daemon().give_back(wanted).value() == 0) return false;
   }
   return false;
@@ -105,8 +107,18 @@ void unlock_forks(bool has_child) NO_THREAD_SAFETY_ANALYSIS {
   forking_tid.store(0);
   const std::uint64_t mask = saved_mask;
   fork_lock.unlock();
-  if (has_child && !start_helper_thread()) yield_frames();
+  if (has_child && !listen_to_siblings()) yield_frames();
   set_signals(mask);
+}
+
+/// May libc touch managed memory in the child before our handler, which is the first, has run there? With
+/// more than one thread it resets the locks of all FILEs and looks through stacks that the program may have
+/// given to threads. With one it keeps to its own variables and the thread's control block. (Its list of fork
+/// handlers is its own up to 48, then on the heap, but then it was read a moment ago, and with no eviction
+/// since.) Older versions remember threads that are gone, so do we. The guard costs twice as much as the rest
+/// of a fork.
+bool child_needs_guard(bool evicted) {
+  return evicted || __libc_single_threaded == 0 || pin_set().threads() > 1;
 }
 
 // The locks of a fork are taken in one function and released in another, or in another process: beyond what
@@ -121,14 +133,15 @@ void prepare() NO_THREAD_SAFETY_ANALYSIS {
   }
   live().gate().lock();
   if (inside_libc) errno = 0;  // what it is afterwards tells whether the fork failed: see parent()
-  if (!charge_child()) {
+  bool evicted = false;
+  if (!charge_child(&evicted)) {
     stage.store(ForkStage::kDenied);
     return;
   }
   live().pager().finish_writes();
   live().swap_space().clone_holder(live().tree().self().value(), child_slot.value());
   child_done.store(false);
-  live().host().prepare_fork();
+  live().host().prepare_fork(child_needs_guard(evicted));
   stage.store(ForkStage::kPrepared);
 }
 
@@ -202,7 +215,7 @@ void child() NO_THREAD_SAFETY_ANALYSIS {
   fork_lock.unlock();
   apply_inheritance();
   live().tree().set_live();
-  start_helper_thread();
+  listen_to_siblings();
   if (inside_libc) errno = saved_errno;
   set_signals(saved_mask);
 }
@@ -284,6 +297,19 @@ bool start_helper_thread() {
   return tid >= 0;
 }
 
+bool listen_to_siblings() {
+  if (helper_running.load(std::memory_order_relaxed)) return true;
+  const ProcessTree& tree = live().tree();
+  // Nobody asks for less: ProcessTree::could_give().
+  if (tree.charged(tree.self()).value() <= tree.config().minimum_frames) return true;
+  return start_helper_thread();
+}
+
+void note_frames_taken() {
+  if (helper_running.load(std::memory_order_relaxed) || !live().ready()) return;
+  if (live().tree().has_siblings()) listen_to_siblings();
+}
+
 void register_fork_handlers() {
   pthread_atfork(prepare, parent, child);
 }
@@ -295,7 +321,8 @@ long reserve_fork() NO_THREAD_SAFETY_ANALYSIS {
   // politely.
   ProcessTree& tree = live().tree();
   live().gate().lock();
-  const bool possible = charge_child();
+  bool evicted = false;  // no matter: libc has not begun
+  const bool possible = charge_child(&evicted);
   if (possible) tree.abort_fork(child_slot);
   live().gate().unlock();
   if (!possible) {

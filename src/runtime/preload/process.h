@@ -36,8 +36,14 @@ struct ExecArguments {
 /// False: out of memory, or an argument is not readable (errno EFAULT).
 long stage_exec(const char* path, char* const* argv, char* const* envp, ExecArguments* staged);
 
-/// A helper thread that gives frames to siblings when they ask; made when the tree has a second process.
-/// False: there is none, because the kernel allows no thread.
+/// A helper thread that gives frames to siblings when they ask. False: there is none, because the kernel
+/// allows no thread.
 bool start_helper_thread();
+/// This process has siblings, or is about to: starts the helper thread if there is anything to ask for, which
+/// is what goes beyond the guaranteed minimum. A short program never gets so far, and a thread is a good part
+/// of what its start, its exec and its end would cost. False: as above.
+bool listen_to_siblings();
+/// For TreeRamBudget: the same when frames were taken, if there are siblings.
+void note_frames_taken();
 
 }  // namespace enchilada::runtime

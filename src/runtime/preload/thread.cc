@@ -26,8 +26,11 @@ bool map_blocks() {
   const long at = raw_syscall(SYS_mmap, static_cast<long>(layout::kThreadBase),
                               static_cast<long>(kEnd - layout::kThreadBase), PROT_READ | PROT_WRITE,
                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
-  blocks_mapped.store(at >= 0, std::memory_order_release);
-  return at >= 0;
+  if (at < 0) return false;
+  // A huge page would be zeroed for the few pages of a stack that are used.
+  raw_syscall(SYS_madvise, at, static_cast<long>(kEnd - layout::kThreadBase), MADV_NOHUGEPAGE);
+  blocks_mapped.store(true, std::memory_order_release);
+  return true;
 }
 
 void install_stack(ThreadRecord& record) {

@@ -174,7 +174,9 @@ class ProcessTree {
   ProcessSlot find_free(SlotState state) noexcept;
   ProcessSlot find_free_or_recover(SlotState state) noexcept;
   void identify(ProcessSlot index) noexcept;
-  bool recover_former_image() noexcept;
+  void identify(ProcessSlot index, const ProcessProbe& me) noexcept;
+  void adopt_identity(ProcessSlot index) noexcept;
+  bool recover_former_image(const ProcessProbe& me) noexcept;
   bool charge_at_least(ProcessSlot index, std::uint64_t least, std::uint64_t timeout_ns) noexcept;
   // The caller owns the slot: it is the process itself under lock_, or it has reserved or is recovering it.
   std::uint64_t raise_charge(ProcessSlot index, std::uint64_t frames) noexcept;

@@ -15,7 +15,7 @@
 namespace enchilada {
 
 inline constexpr std::uint64_t kTreeMagic = 0x3165'6572'5443'6e45;  // "EnCTree1"
-inline constexpr std::uint32_t kTreeVersion = 3;
+inline constexpr std::uint32_t kTreeVersion = 4;
 /// Where the segment lies in every process: clear of the window, of ASLR's ranges and of sanitizer shadows.
 inline constexpr std::uint64_t kTreeAddress = 0x3400'0000'0000;
 inline constexpr std::uint32_t kMaxProcesses = 256;

@@ -82,20 +82,34 @@ ProcessSlot ProcessTree::find_free_or_recover(SlotState state) noexcept {
 }
 
 void ProcessTree::identify(ProcessSlot index) noexcept {
+  identify(index, view_.probe(view_.self()));
+}
+
+void ProcessTree::identify(ProcessSlot index, const ProcessProbe& me) noexcept {
   TreeSlot& slot = at(index);
   const std::uint32_t generation = words::owner_generation(slot.owner.load());
-  const ProcessProbe me = view_.probe(view_.self());
   slot.start_time.store(words::tagged_start(me.start_time, generation));
   slot.image.store(words::tagged_image(me.start_stack, generation));
   for (std::size_t i = 0; i < slot.name.size(); ++i)
     slot.name[i].store(me.name[i], std::memory_order_relaxed);
 }
 
-bool ProcessTree::recover_former_image() noexcept {
+/// What identify() would find for this process, out of its own slot: /proc takes as long as half a fork.
+void ProcessTree::adopt_identity(ProcessSlot index) noexcept {
+  const TreeSlot& own = at(self_);
+  const std::uint32_t generation = words::owner_generation(own.owner.load());
+  ProcessProbe me;
+  me.start_time = words::start_of(own.start_time.load(), generation);
+  me.start_stack = words::image_of(own.image.load(), generation);
+  if (me.start_time == 0) return identify(index);
+  for (std::size_t i = 0; i < me.name.size(); ++i) me.name[i] = own.name[i].load(std::memory_order_relaxed);
+  identify(index, me);
+}
+
+bool ProcessTree::recover_former_image(const ProcessProbe& me) noexcept {
   // What names this pid, beside the slot just claimed, cannot be ours: the former image's slot, or a recovery
   // that its exec cut short, or a dead process's whose pid we got.
   const std::uint32_t pid = view_.self();
-  const std::uint64_t start = view_.probe(pid).start_time;
   bool found = false;
   for (std::uint32_t i = 0; i < slots_used(); ++i) {
     std::uint64_t word = at(ProcessSlot{i}).owner.load();
@@ -106,8 +120,8 @@ bool ProcessTree::recover_former_image() noexcept {
         words::start_of(at(ProcessSlot{i}).start_time.load(), words::owner_generation(word));
     const std::uint64_t mine = words::owner(pid, words::owner_generation(word) + 1, SlotState::kRecovering);
     if (!at(ProcessSlot{i}).owner.compare_exchange_strong(word, mine)) continue;
-    found = found || (state != SlotState::kRecovering && its_start == start);
-    identify(ProcessSlot{i});
+    found = found || (state != SlotState::kRecovering && its_start == me.start_time);
+    identify(ProcessSlot{i}, me);
     drop_holdings(ProcessSlot{i});
     empty_slot(ProcessSlot{i}, mine);
   }
@@ -140,9 +154,10 @@ TreeStatus ProcessTree::claim_slot() noexcept {
   if (view_.self() == 0) return TreeStatus::kNoNumber;
   const ProcessSlot index = find_free_or_recover(SlotState::kAttaching);
   if (index == kNoSlot) return TreeStatus::kNoSlot;
-  identify(index);
+  const ProcessProbe me = view_.probe(view_.self());
+  identify(index, me);
   self_ = index;
-  if (!recover_former_image()) header_->attached.fetch_add(1, std::memory_order_relaxed);
+  if (!recover_former_image(me)) header_->attached.fetch_add(1, std::memory_order_relaxed);
   const std::uint64_t minimum = config().minimum_frames;
   if (!charge_at_least(index, minimum, kClaimWaitNs) &&
       charged(index).value() < (minimum < kLeastFrames ? minimum : kLeastFrames)) {
@@ -179,7 +194,7 @@ ForkTicket ProcessTree::begin_fork(PageCount frames) noexcept {
   const ProcessSlot child = find_free_or_recover(SlotState::kForking);
   if (child == kNoSlot) return {TreeStatus::kNoSlot, kNoSlot, PageCount{0}};
   fork_word_ = at(child).owner.load();
-  identify(child);  // the parent's identity: it is the owner until the child takes over
+  adopt_identity(child);  // the parent's: it is the owner until the child takes over
   if (!charge_at_least(child, needed, kForkWaitNs)) {
     const std::uint64_t missing = needed - charged(child).value();
     abort_fork(child);

@@ -344,6 +344,28 @@ PROBE(atfork_handlers_touch_the_heap) {
   EXPECT(before == 1 && in_parent == 1 && in_child == 0);
 }
 
+PROBE(more_atfork_handlers_than_libc_has_room_for) {
+  // libc keeps 48 itself and then moves the list to the heap, from where it must find ours first in the
+  // child.
+  static char* p;
+  static int before, in_parent, in_child;
+  constexpr int kHandlers = 200;
+  p = heap(ram());
+  fill(p, ram(), 15);
+  for (int i = 0; i < kHandlers; i++) {
+    EXPECT(pthread_atfork([] { before += first_wrong(p, kMiB / 4, 15) < 0; }, [] { in_parent++; },
+                          [] { in_child += first_wrong(p, kMiB / 4, 15) < 0; }) == 0);
+  }
+  push_out();
+  for (int i = 1; i <= 3; i++) {
+    pid_t child = fork();
+    if (child == 0) _exit(in_child == kHandlers && first_wrong(p, ram(), 15) < 0 ? 0 : 1);
+    EXPECT_CHILD_OK(child);
+    EXPECT(before == i * kHandlers && in_parent == i * kHandlers && in_child == 0);
+    stir();
+  }
+}
+
 PROBE(fork_in_a_signal_handler) {
   static char* p;
   p = heap(ram());
