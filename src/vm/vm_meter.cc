@@ -21,6 +21,7 @@ const CounterInfo kCounterInfo[] = {
     {"swapout", &VmCounters::swapout, false},
     {"swappgsout", &VmCounters::swappgsout, false},
     {"swap_clean", &VmCounters::swap_clean, false},
+    {"regrouped", &VmCounters::regrouped, false},
     {"readahead_pages", &VmCounters::readahead_pages, false},
     {"readahead_hits", &VmCounters::readahead_hits, false},
     {"io_errors", &VmCounters::io_errors, false},

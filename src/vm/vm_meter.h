@@ -69,6 +69,7 @@ struct VmCounters {
   Counter swapout;          // page-out operations
   Counter swappgsout;       // pages written
   Counter swap_clean;       // pages laundered without a write: the swap copy was still equal
+  Counter regrouped;        // pages that gave up their swap copy to be stored beside their neighbours
   Counter readahead_pages;  // pages brought in beside the one that was asked for
   Counter readahead_hits;   // of those, pages that were used before they were reclaimed
   Counter io_errors;
