@@ -85,6 +85,50 @@ void PageDaemon::launder(Run& run) {
   let_go(batch);
 }
 
+/// Neighbours that leave together tend to be wanted together. The pager stores what has changed at a new
+/// place and leaves what is equal where it is, so in time neighbours lie apart, and read-ahead, which reads
+/// what lies together, finds nothing. So where the copies of such neighbours lie apart they are given up: the
+/// write that is due anyway stores all of them side by side.
+void PageDaemon::regroup(std::span<const PutRequest> leaving) {
+  const std::uint64_t cluster = system_.tunables().regroup_cluster.value();
+  if (cluster <= 1 || system_.swap().nearly_full()) return;
+  while (!leaving.empty()) {
+    const PutRequest& first = leaving[0];
+    const std::uint64_t room = cluster - first.index.value() % cluster;
+    std::size_t n = 1;
+    while (n < leaving.size() && n < room && leaving[n].handle == first.handle &&
+           leaving[n].index == first.index + PageCount{n}) {
+      ++n;
+    }
+    if (n > 1 && system_.page(first.frame).object->copies() != 0) regroup_run(first, PageCount{n});
+    leaving = leaving.subspan(n);
+  }
+}
+
+/// The pages from `first` on are busy, unmapped and marked dirty, so memory has all that their copies have. A
+/// new place parts them from what surrounds them: two breaks, so there must be as many now, or long runs
+/// would be cut.
+void PageDaemon::regroup_run(const PutRequest& first, PageCount pages) {
+  Pager& swap = system_.swap();
+  const auto with_next = [&](PageIndex at) {
+    return swap.has_page(*first.handle, at, PageCount{0}, PageCount{1});
+  };
+  const PageCount others = pages - PageCount{1};
+  const PagerRun together = swap.has_page(*first.handle, first.index, PageCount{0}, others);
+  if (together.present && together.after == others) return;
+  unsigned breaks =
+      first.index.value() > 0 && with_next(first.index - PageCount{1}).after.value() == 1 ? 0 : 1;
+  bool stored = false;
+  for (PageIndex at = first.index; at < first.index + pages; ++at) {
+    const PagerRun run = with_next(at);
+    stored = stored || run.present;
+    breaks += run.after.value() == 1 ? 0 : 1;
+  }
+  if (!stored || breaks < 2) return;
+  swap.forget(*first.handle, first.index, pages);
+  count(system_.counters().regrouped, pages.value());
+}
+
 /// Unmaps the batch and hands what is dirty to the pager in one call; clean pages are dropped.
 void PageDaemon::write(Batch& batch, Run& run) {
   std::array<FrameNumber, 64> left = batch.frames;
@@ -104,6 +148,7 @@ void PageDaemon::write(Batch& batch, Run& run) {
   drop_clean({clean.data(), clean_n}, run);
   if (dirty_n == 0) return;
   lock_order::assert_none_held();
+  regroup({dirty.data(), dirty_n});
   system_.swap().put({dirty.data(), dirty_n});
   settle({dirty.data(), dirty_n}, run);
 }

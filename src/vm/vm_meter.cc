@@ -23,6 +23,7 @@ const CounterInfo kCounterInfo[] = {
     {"swap_clean", &VmCounters::swap_clean, false},
     {"swap_behind", &VmCounters::swap_behind, false},
     {"swap_unread", &VmCounters::swap_unread, false},
+    {"regrouped", &VmCounters::regrouped, false},
     {"readahead_pages", &VmCounters::readahead_pages, false},
     {"readahead_hits", &VmCounters::readahead_hits, false},
     {"io_errors", &VmCounters::io_errors, false},

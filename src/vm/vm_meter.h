@@ -71,6 +71,7 @@ struct VmCounters {
   Counter swap_clean;       // pages laundered without a write: the swap copy was still equal
   Counter swap_behind;      // write operations that went on after the page-out
   Counter swap_unread;      // pages brought back from such a write before it had ended
+  Counter regrouped;        // pages that gave up their swap copy to be stored beside their neighbours
   Counter readahead_pages;  // pages brought in beside the one that was asked for
   Counter readahead_hits;   // of those, pages that were used before they were reclaimed
   Counter io_errors;

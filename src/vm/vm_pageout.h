@@ -100,6 +100,8 @@ class PageDaemon {
   void hold(Batch& batch, VmObject& object);
   void let_go(Batch& batch);
   void write(Batch& batch, Run& run);
+  void regroup(std::span<const PutRequest> leaving);
+  void regroup_run(const PutRequest& first, PageCount count);
   void settle(std::span<const PutRequest> written, Run& run);
   void forget_copies(std::span<const FrameNumber> frames);
 

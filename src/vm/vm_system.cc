@@ -27,6 +27,7 @@ void clamp_tunables(VmTunables& t) {
   t.pageout_cluster = clamp_cluster(t.pageout_cluster);
   t.withdraw_cluster = clamp_cluster(t.withdraw_cluster);
   t.prefault_cluster = clamp_cluster(t.prefault_cluster);
+  t.regroup_cluster = clamp_cluster(t.regroup_cluster);
 }
 
 }  // namespace

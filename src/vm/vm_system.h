@@ -34,6 +34,7 @@ struct VmTunables {
   PageCount pageout_cluster{64};   // pages of one write at most
   PageCount withdraw_cluster{16};  // neighbours unmapped together when use is sampled by unmapping
   PageCount prefault_cluster{16};  // resident neighbours mapped in one soft fault at most
+  PageCount regroup_cluster{8};    // neighbours written anew so that one read brings them back; 1 = never
   PageCount free_min{0};           // allocation reclaims below this many free frames
   PageCount free_target{0};        // reclaim stops here
 };

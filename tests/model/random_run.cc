@@ -75,6 +75,7 @@ void choose_tunables(Random& random, VmTunables& tunables) {
   tunables.pageout_cluster = cluster();
   tunables.withdraw_cluster = cluster();
   tunables.prefault_cluster = cluster();
+  tunables.regroup_cluster = cluster();
 }
 
 }  // namespace

@@ -40,6 +40,7 @@ struct FakeOptions {
   bool one_address = false;    // a frame is mapped at one address at a time
   std::uint64_t swap_pages = 1 << 20;
   std::uint64_t nearly_full_below = 0;
+  bool swap_places = false;  // what is written later lies apart from what was written before
   VmTunables tunables{};
   std::size_t arena_bytes = std::size_t{64} << 20;
 };
@@ -260,7 +261,10 @@ class FakePager final : public Pager {
  public:
   using Data = std::vector<std::byte>;
   FakePager(FakeMemory& memory, const FakeOptions& o)
-      : capacity(o.swap_pages), nearly_full_below_(o.nearly_full_below), memory_(memory) {}
+      : capacity(o.swap_pages),
+        nearly_full_below_(o.nearly_full_below),
+        places_(o.swap_places),
+        memory_(memory) {}
 
   PagerRun has_page(const PagerHandle& handle, PageIndex index, PageCount before, PageCount after) override {
     InFake in;
@@ -269,9 +273,9 @@ class FakePager final : public Pager {
     const auto* pages = find(handle);
     if (pages == nullptr || pages->count(index.value()) == 0) return run;
     run.present = true;
-    while (run.after < after && pages->count(index.value() + run.after.value() + 1) != 0) ++run.after;
+    while (run.after < after && joined(*pages, index.value() + run.after.value())) ++run.after;
     while (run.before < before && index.value() > run.before.value() &&
-           pages->count(index.value() - run.before.value() - 1) != 0) {
+           joined(*pages, index.value() - run.before.value() - 1)) {
       ++run.before;
     }
     return run;
@@ -287,7 +291,7 @@ class FakePager final : public Pager {
     }
     for (std::size_t i = 0; i < frames.size(); ++i) {
       EXPECT_TRUE(system == nullptr || system->page(frames[i]).is_exclusive());
-      std::memcpy(memory_.at(frames[i]), pages->at(first.value() + i).data(), kPageSize);
+      std::memcpy(memory_.at(frames[i]), pages->at(first.value() + i).bytes.data(), kPageSize);
     }
     if (counters != nullptr) {
       count(counters->swapin);
@@ -379,7 +383,18 @@ class FakePager final : public Pager {
   VmSystem* system = nullptr;
 
  private:
-  using Store = std::map<std::uint64_t, Data>;
+  struct Copy {
+    Data bytes;
+    std::uint64_t place;
+  };
+  using Store = std::map<std::uint64_t, Copy>;
+  /// One read can fetch page `index` and the one after it; `index` itself is there or also asked about.
+  bool joined(const Store& pages, std::uint64_t index) const {
+    const auto it = pages.find(index);
+    const auto next = pages.find(index + 1);
+    if (it == pages.end() || next == pages.end()) return false;
+    return !places_ || next->second.place == it->second.place + 1;
+  }
   static std::uintptr_t id(const PagerHandle& handle) {
     return reinterpret_cast<std::uintptr_t>(handle.root);
   }
@@ -403,18 +418,20 @@ class FakePager final : public Pager {
     }
     auto& pages = make(handle);
     const auto it = pages.find(index);
-    if (it != pages.end() && std::memcmp(it->second.data(), bytes, kPageSize) == 0)
+    if (it != pages.end() && std::memcmp(it->second.bytes.data(), bytes, kPageSize) == 0)
       return PagerReturn::kClean;
     if (it == pages.end() && used >= capacity) return PagerReturn::kFail;
     if (it == pages.end()) ++used;
-    pages[index] = Data(bytes, bytes + kPageSize);
+    pages[index] = {Data(bytes, bytes + kPageSize), next_place_++};
     set_count(handle, pages.size());
     return PagerReturn::kOk;
   }
   std::mutex mutex_;
   std::map<std::uintptr_t, Store> stores_;
   std::uintptr_t last_id_ = 0;
+  std::uint64_t next_place_ = 0;
   const std::uint64_t nearly_full_below_;
+  const bool places_;
   FakeMemory& memory_;
 };
 

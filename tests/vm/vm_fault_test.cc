@@ -191,6 +191,22 @@ TEST_P(VmFaultBothMachines, MoreMemoryThanFrames) {
   EXPECT_EQ(m.pager.used.load(), 0u);
 }
 
+TEST_P(VmFaultBothMachines, APageThatWasOnlyReadIsWrittenWithoutAnotherFault) {
+  FakeMachine m(small(256));
+  auto map = m.make_map();
+  const VirtAddr base = m.map_pages(*map, 64);
+  for (std::uint64_t i = 0; i < 64; ++i) (void)m.write(*map, m.page(base, i), i);
+  VmObject* object = nullptr;
+  map->for_each_entry([&](const VmMap::EntryView& e) { object = e.object; });
+  m.system->daemon().pageout_object(*object, PageIndex{0}, PageCount{64});
+  for (std::uint64_t i = 0; i < 64; ++i) ASSERT_EQ(m.read(*map, m.page(base, i)), i);
+  const std::uint64_t faults = get(m.counters.vm_faults);
+  for (std::uint64_t i = 0; i < 64; ++i) (void)m.write(*map, m.page(base, i), 100 + i);
+  EXPECT_EQ(get(m.counters.vm_faults), faults);
+  m.system->daemon().pageout_object(*object, PageIndex{0}, PageCount{64});
+  for (std::uint64_t i = 0; i < 64; ++i) ASSERT_EQ(m.read(*map, m.page(base, i)), 100 + i);
+}
+
 TEST_P(VmFaultBothMachines, SequentialPageInReadsAhead) {
   FakeMachine m(small(512));
   auto map = m.make_map();

@@ -259,6 +259,63 @@ TEST_P(Daemon, NearlyFullSwapGivesUpCopiesOfResidentPages) {
   for (std::uint64_t i = 0; i < 400; ++i) ASSERT_EQ(m.read(*map, m.page(base, i)), 3000 + i);
 }
 
+/// Pages 0 to 15 of one object, written, sent out, one of each group of eight changed and sent out alone;
+/// then all are read and sent out again.
+std::uint64_t pages_regrouped(FakeMachine& m, VmMap& map, VirtAddr base) {
+  VmObject* object = nullptr;
+  for (std::uint64_t i = 0; i < 16; ++i) (void)m.write(map, m.page(base, i), i);
+  map.for_each_entry([&](const VmMap::EntryView& e) { object = e.object; });
+  const auto send_out = [&](std::uint64_t from, std::uint64_t n) {
+    m.system->daemon().pageout_object(*object, PageIndex{from}, PageCount{n});
+  };
+  send_out(0, 16);
+  for (const std::uint64_t i : {3u, 8u}) {
+    (void)m.write(map, m.page(base, i), 100 + i);
+    send_out(0, 16);
+  }
+  EXPECT_EQ(get(m.counters.regrouped), 0u);  // nothing lay apart until then
+  for (int round = 0; round < 2; ++round) {  // the second time they lie together
+    for (std::uint64_t i = 0; i < 16; ++i) {
+      EXPECT_EQ(m.read(map, m.page(base, i)), i == 3 || i == 8 ? 100 + i : i);
+      (void)m.write(map, m.page(base, i), i == 3 || i == 8 ? 100 + i : i);  // dirty, and equal to its copy
+    }
+    send_out(0, 16);
+  }
+  for (const std::uint64_t first : {0u, 8u}) {
+    const PagerRun run = m.pager.has_page(object->swap, PageIndex{first}, PageCount{0}, PageCount{7});
+    EXPECT_TRUE(run.present);
+    if (!m.pager.nearly_full()) {
+      EXPECT_EQ(run.after.value() == 7, get(m.counters.regrouped) != 0);
+    }
+  }
+  for (std::uint64_t i = 0; i < 16; ++i) {
+    EXPECT_EQ(m.read(map, m.page(base, i)), i == 3 || i == 8 ? 100 + i : i);
+  }
+  return get(m.counters.regrouped);
+}
+
+TEST_P(Daemon, NeighboursWhoseCopiesLieApartAreStoredTogether) {
+  FakeOptions o = options(GetParam(), 128);
+  o.swap_places = true;
+  o.tunables.readahead_min = o.tunables.readahead_max = PageCount{1};
+  FakeMachine m(o);
+  auto map = m.make_map();
+  EXPECT_EQ(pages_regrouped(m, *map, m.map_pages(*map, 16)), 16u);
+}
+
+TEST_P(Daemon, NothingIsRegroupedWhenToldNotToOrWhenSwapIsShort) {
+  for (const bool is_short : {false, true}) {
+    FakeOptions o = options(GetParam(), 128);
+    o.swap_places = true;
+    o.tunables.readahead_min = o.tunables.readahead_max = PageCount{1};
+    if (!is_short) o.tunables.regroup_cluster = PageCount{1};
+    if (is_short) o.nearly_full_below = o.swap_pages = 1000;
+    FakeMachine m(o);
+    auto map = m.make_map();
+    EXPECT_EQ(pages_regrouped(m, *map, m.map_pages(*map, 16)), 0u);
+  }
+}
+
 TEST_P(Daemon, PageoutAndDeactivateOnRequest) {
   FakeMachine m(options(GetParam(), 256));
   auto map = m.make_map();
