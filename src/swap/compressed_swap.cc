@@ -104,19 +104,12 @@ void CompressedSwap::on_process_fork_child() {
 }
 
 IoResult CompressedSwap::Front::read(std::uint64_t first, std::span<const IoSlice> to) {
-  return read_while(first, to, [] {});
-}
-
-IoResult CompressedSwap::Front::read_while(std::uint64_t first, std::span<const IoSlice> to,
-                                           FunctionRef<void()> work) {
   IoResult result = IoResult::kOk;
-  bool worked = false;
   Run run;
   const auto flush = [&] {
     if (run.pages == 0 || result != IoResult::kOk) return;
     const IoSlice slice = run.slice();
-    result = worked ? below->read(run.first, {&slice, 1}) : below->read_while(run.first, {&slice, 1}, work);
-    worked = true;
+    result = below->read(run.first, {&slice, 1});
     run = {};
   };
   for_each_page(first, to, [&](std::uint64_t block, std::byte* page) {
@@ -127,6 +120,18 @@ IoResult CompressedSwap::Front::read_while(std::uint64_t first, std::span<const 
   });
   flush();
   return result;
+}
+
+/// Only what the device alone has. Pages that come into the store meanwhile are on the device all the same.
+bool CompressedSwap::Front::begin_read(std::uint64_t first, const IoSlice& to, SwapRead& read) {
+  for (std::uint64_t i = 0; i < to.bytes / kPageSize; ++i) {
+    if (touch(first + i)) return false;
+  }
+  return below->begin_read(first, to, read);
+}
+
+IoResult CompressedSwap::Front::finish_read(const SwapRead& read) {
+  return below->finish_read(read);
 }
 
 IoResult CompressedSwap::Front::write(std::uint64_t first, std::span<const IoSlice> from) {

@@ -52,7 +52,8 @@ class CompressedSwap {
     [[nodiscard]] PageCount size() const override { return below->size(); }
     IoResult read(std::uint64_t first, std::span<const IoSlice> to) override;
     IoResult write(std::uint64_t first, std::span<const IoSlice> from) override;
-    IoResult read_while(std::uint64_t first, std::span<const IoSlice> to, FunctionRef<void()> work) override;
+    [[nodiscard]] bool begin_read(std::uint64_t first, const IoSlice& to, SwapRead& read) override;
+    IoResult finish_read(const SwapRead& read) override;
     [[nodiscard]] bool caches() const override { return true; }
     void make_room() override { swap->make_room(); }
     bool touch(std::uint64_t block) override { return swap->store_.touch(number(block)); }

@@ -51,9 +51,8 @@ bool IoRings::make(Ring& ring) const {
   return false;
 }
 
-IoRings::Pending IoRings::begin(int fd, std::byte* to, std::size_t bytes, std::uint64_t offset) {
-  Pending read;
-  if (raw_syscall(SYS_getpid) != owner_) return read;
+int IoRings::begin(int fd, std::byte* to, std::size_t bytes, std::uint64_t offset) {
+  if (raw_syscall(SYS_getpid) != owner_) return kNone;
   for (unsigned i = 0; i < kRings; ++i) {
     Ring& ring = rings_[i];
     if (!claim(ring)) continue;
@@ -64,10 +63,9 @@ IoRings::Pending IoRings::begin(int fd, std::byte* to, std::size_t bytes, std::u
       ring.state.store(State::kBroken, std::memory_order_release);
       continue;
     }
-    read.number_ = static_cast<int>(i);
-    return read;
+    return static_cast<int>(i);
   }
-  return read;
+  return kNone;
 }
 
 /// One thread at a time looks; while it does, others sleep. Were all CPUs busy looking, the kernel's own
@@ -90,8 +88,8 @@ io_uring_cqe* IoRings::look(Ring& ring) {
   return answer;
 }
 
-long IoRings::finish(Pending read) {
-  Ring& ring = rings_[static_cast<unsigned>(read.number_)];
+long IoRings::finish(int read) {
+  Ring& ring = rings_[static_cast<unsigned>(read)];
   io_uring_cqe* answer = look(ring);
   State next = State::kFree;
   while (answer == nullptr) {

@@ -23,25 +23,17 @@ class IoRings {
     SyscallFunction call = raw_syscall;  // makes the rings
     int lowest_descriptor = 0;           // descriptors of ours have numbers from here on
   };
-  /// A read that is under way.
-  class Pending {
-   public:
-    explicit operator bool() const { return number_ >= 0; }
-
-   private:
-    friend class IoRings;
-    int number_ = -1;
-  };
+  static constexpr int kNone = -1;
 
   explicit IoRings(Config config);
   IoRings(const IoRings&) = delete;
   IoRings& operator=(const IoRings&) = delete;
 
-  /// Starts reading `bytes` at `offset`. The buffer and the file stay the kernel's until finish(). False: no
-  /// ring is free, or there are none here.
-  [[nodiscard]] Pending begin(int fd, std::byte* to, std::size_t bytes, std::uint64_t offset);
+  /// Starts reading `bytes` at `offset`; returns what finish() wants. The buffer and the file stay the
+  /// kernel's until then. kNone: no ring is free, or there are none here.
+  [[nodiscard]] int begin(int fd, std::byte* to, std::size_t bytes, std::uint64_t offset);
   /// Waits; bytes read, or -errno.
-  [[nodiscard]] long finish(Pending read);
+  [[nodiscard]] long finish(int read);
   /// In the child of a process fork, where the parent's rings do not exist: makes new ones when they are
   /// needed.
   void forget_after_fork();
@@ -52,7 +44,7 @@ class IoRings {
     std::atomic<State> state{State::kUnmade};
     io_uring ring{};
   };
-  static constexpr unsigned kRings = 4;  // threads that read at once with a ring; the others read without
+  static constexpr unsigned kRings = 8;  // reads under way at a time; further ones go without
 
   [[nodiscard]] bool claim(Ring& ring);
   [[nodiscard]] bool make(Ring& ring) const;

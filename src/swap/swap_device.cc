@@ -66,17 +66,18 @@ IoResult FileSwapDevice::write(std::uint64_t first, std::span<const IoSlice> fro
   return transfer(true, first, from);
 }
 
-/// Whatever does not go through a ring at once is read again the plain way, which knows what to do about it.
-IoResult FileSwapDevice::read_while(std::uint64_t first, std::span<const IoSlice> to,
-                                    FunctionRef<void()> work) {
-  if (rings_ == nullptr || to.size() != 1 || !within(first, to, size_)) return read(first, to);
-  const IoRings::Pending pending =
-      rings_->begin(fd(), to.front().data, to.front().bytes, offset_ + first * kPageSize);
-  if (!pending) return read(first, to);
+bool FileSwapDevice::begin_read(std::uint64_t first, const IoSlice& to, SwapRead& read) {
+  if (rings_ == nullptr || !within(first, {&to, 1}, size_)) return false;
+  read = {first, to, rings_->begin(fd(), to.data, to.bytes, offset_ + first * kPageSize)};
+  if (read.ring == IoRings::kNone) return false;
   calls_.fetch_add(1, std::memory_order_relaxed);
-  work();
-  const long bytes = rings_->finish(pending);
-  return bytes == static_cast<long>(to.front().bytes) ? IoResult::kOk : read(first, to);
+  return true;
+}
+
+/// Whatever does not go through a ring at once is read again the plain way, which knows what to do about it.
+IoResult FileSwapDevice::finish_read(const SwapRead& read) {
+  const long bytes = rings_->finish(read.ring);
+  return bytes == static_cast<long>(read.to.bytes) ? IoResult::kOk : this->read(read.first, {&read.to, 1});
 }
 
 bool FileSwapDevice::begin_write(std::uint64_t first, const IoSlice& from, AsyncWrite& write) {

@@ -11,7 +11,6 @@
 #include <cstdint>
 #include <span>
 
-#include "base/function_ref.h"
 #include "base/mutex.h"
 #include "base/units.h"
 #include "swap/async_writes.h"
@@ -32,6 +31,13 @@ struct IoSlice {
   std::size_t bytes;
 };
 
+/// One read that was begun.
+struct SwapRead {
+  std::uint64_t first = 0;
+  IoSlice to{};
+  int ring = -1;  // the device's
+};
+
 class SwapDevice {
  public:
   virtual ~SwapDevice() = default;
@@ -40,11 +46,11 @@ class SwapDevice {
   /// Reads the blocks from `first` on into the slices; the slices' bytes add up to whole pages.
   virtual IoResult read(std::uint64_t first, std::span<const IoSlice> to) = 0;
   virtual IoResult write(std::uint64_t first, std::span<const IoSlice> from) = 0;
-  /// The same as read(); may call work() once while the blocks are under way.
-  virtual IoResult read_while(std::uint64_t first, std::span<const IoSlice> to,
-                              FunctionRef<void()> /*work*/) {
-    return read(first, to);
+  /// Starts a read that finish_read() waits for. False: not here, or not now; nothing has happened then.
+  [[nodiscard]] virtual bool begin_read(std::uint64_t /*first*/, const IoSlice& /*to*/, SwapRead& /*read*/) {
+    return false;
   }
+  virtual IoResult finish_read(const SwapRead& read) { return this->read(read.first, {&read.to, 1}); }
 
   /// Starts a write that goes on by itself. False: not here, or not now; nothing has happened then. Until
   /// `write` has ended, the bytes stay the device's; how it ended must be looked at.
@@ -96,7 +102,8 @@ class FileSwapDevice final : public SwapDevice {
   [[nodiscard]] PageCount size() const override { return size_; }
   IoResult read(std::uint64_t first, std::span<const IoSlice> to) override;
   IoResult write(std::uint64_t first, std::span<const IoSlice> from) override;
-  IoResult read_while(std::uint64_t first, std::span<const IoSlice> to, FunctionRef<void()> work) override;
+  [[nodiscard]] bool begin_read(std::uint64_t first, const IoSlice& to, SwapRead& read) override;
+  IoResult finish_read(const SwapRead& read) override;
   [[nodiscard]] bool begin_write(std::uint64_t first, const IoSlice& from, AsyncWrite& write) override;
   void collect_writes() override;
   void finish_write(const AsyncWrite& write) override;

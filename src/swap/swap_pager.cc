@@ -374,7 +374,7 @@ void SwapPager::evicting(std::span<PutRequest> requests) {
 
 // ---- Page-in ----
 
-/// One get of up to kClusterPages pages: look up, read run by run, verify, copy into the frames.
+/// One get of up to kClusterPages pages: look up, read the runs, verify, copy into the frames.
 class SwapPager::GetCluster {
  public:
   GetCluster(SwapPager& pager, const PagerHandle& handle, PageIndex first,
@@ -390,9 +390,8 @@ class SwapPager::GetCluster {
   PagerReturn run() {
     if (!look_up()) return PagerReturn::kFail;
     for (std::size_t at = 0; at < frames_.size();) {
-      const std::size_t n = run_length(at);
-      if (must_read(at) && !read_run(at, n)) return PagerReturn::kError;
-      at += n;
+      at = begin_reads(at);
+      if (!finish_reads()) return PagerReturn::kError;
     }
     deliver();
     return PagerReturn::kOk;
@@ -435,30 +434,71 @@ class SwapPager::GetCluster {
     return n;
   }
 
-  bool read_run(std::size_t at, std::size_t n) {
+  /// One run of blocks that is read.
+  struct Read {
+    std::size_t at = 0;
+    std::size_t n = 0;
+    SwapDevice* device = nullptr;
+    SwapRead order{};
+    bool begun = false;
+    IoResult result = IoResult::kOk;
+  };
+  static constexpr std::size_t kReads = 8;  // at a time
+
+  /// Begins reads from page `at` on; the device may work on all of them at once. Returns where it stopped.
+  std::size_t begin_reads(std::size_t at) {
+    reads_n_ = 0;
+    while (at < frames_.size() && reads_n_ < kReads) {
+      const std::size_t n = run_length(at);
+      if (must_read(at)) begin_read(reads_[reads_n_++], at, n);
+      at += n;
+    }
+    return at;
+  }
+
+  void begin_read(Read& read, std::size_t at, std::size_t n) {
+    read = {.at = at, .n = n};
     const SwapBlock block = bounce_.now[at].block;
     std::uint64_t device_block = 0;
-    SwapDevice* device = pager_.device_of(block, &device_block);
-    CHECK(device != nullptr, block.value());
-    if (read(*device, device_block, slot(at), PageCount{n}) != IoResult::kOk) {
-      count(pager_.stats_.read_errors);
-      count(pager_.counters_.io_errors);
-      pager_.damaged(SwapDamage::Kind::kReadFailed, first_ + PageCount{at}, block);
-      return false;
-    }
-    count(pager_.counters_.swapin);
-    count(pager_.counters_.swappgsin, n);
+    read.device = pager_.device_of(block, &device_block);
+    CHECK(read.device != nullptr, block.value());
+    const IoSlice to{slot(at), n * kPageSize};
+    read.begun = read.device->begin_read(device_block, to, read.order);
+    if (!read.begun) read.result = read.device->read(device_block, {&to, 1});
+  }
+
+  /// Waits for the reads, working meanwhile if there is something to wait for. False: one failed, or brought
+  /// back what had not been written; nothing is under way any more.
+  bool finish_reads() {
+    const std::span<Read> reads(reads_.data(), reads_n_);
+    work_meanwhile(reads);
     bool good = true;
-    for (std::size_t i = at; i < at + n; ++i) good = verify(i) && good;
+    for (Read& read : reads) {
+      if (read.begun) read.result = read.device->finish_read(read.order);
+      good = judge(read) && good;
+    }
     return good;
   }
 
-  IoResult read(SwapDevice& device, std::uint64_t block, std::byte* to, PageCount n) {
-    const FunctionRef<void()>* const work = std::exchange(work_, nullptr);
+  void work_meanwhile(std::span<const Read> reads) {
+    const bool waiting = std::any_of(reads.begin(), reads.end(), [](const Read& r) { return r.begun; });
     // Work may need a second buffer.
-    if (work == nullptr || pager_.buffer_count_ < 2) return device.read(block, to, n);
-    const IoSlice slice{to, to_bytes(n).value()};
-    return device.read_while(block, {&slice, 1}, *work);
+    if (!waiting || work_ == nullptr || pager_.buffer_count_ < 2) return;
+    (*std::exchange(work_, nullptr))();
+  }
+
+  bool judge(const Read& read) {
+    if (read.result != IoResult::kOk) {
+      count(pager_.stats_.read_errors);
+      count(pager_.counters_.io_errors);
+      pager_.damaged(SwapDamage::Kind::kReadFailed, first_ + PageCount{read.at}, bounce_.now[read.at].block);
+      return false;
+    }
+    count(pager_.counters_.swapin);
+    count(pager_.counters_.swappgsin, read.n);
+    bool good = true;
+    for (std::size_t i = read.at; i < read.at + read.n; ++i) good = verify(i) && good;
+    return good;
   }
 
   bool verify(std::size_t i) {
@@ -492,6 +532,8 @@ class SwapPager::GetCluster {
   std::span<const FrameNumber> frames_;
   const FunctionRef<void()>* work_;  // not done yet
   std::uint64_t here_ = 0;           // by page: in the buffer already
+  std::array<Read, kReads> reads_;
+  std::size_t reads_n_ = 0;
   BounceLease lease_;
   Bounce& bounce_;
 };

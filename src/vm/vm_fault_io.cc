@@ -58,6 +58,27 @@ void FaultState::read_limits(VmObject& object, PageIndex index, std::uint64_t* b
   *after = std::min(*after, entry_end().value() - 1 - look_.index.value());
 }
 
+/// The stored pages around `index`, which is stored: what lies together with it, and further places as long
+/// as one page-in may read so many. Those cost a read each, but not the fault that they save.
+PagerRun FaultState::stored_around(VmObject& object, PageIndex index, PageCount before, PageCount after) {
+  Pager& swap = system_.swap();
+  PagerRun all = swap.has_page(object.swap, index, before, after);
+  unsigned left = system_.tunables().readahead_runs - 1;
+  for (; left > 0 && all.after < after; --left) {
+    const PageCount next = all.after + PageCount{1};
+    const PagerRun more = swap.has_page(object.swap, index + next, PageCount{0}, after - next);
+    if (!more.present) break;
+    all.after = next + more.after;
+  }
+  for (; left > 0 && all.before < before; --left) {
+    const PageCount next = all.before + PageCount{1};
+    const PagerRun more = swap.has_page(object.swap, index - next, before - next, PageCount{0});
+    if (!more.present) break;
+    all.before = next + more.before;
+  }
+  return all;
+}
+
 /// The page is absent in `object` (locked); is it in the store? Then takes frames for it and its neighbours,
 /// puts them into the object, busy, and lets go of all locks.
 FaultState::Step FaultState::start_page_in(VmObject& object, PageIndex index) {
@@ -66,7 +87,7 @@ FaultState::Step FaultState::start_page_in(VmObject& object, PageIndex index) {
   std::uint64_t before = 0;
   std::uint64_t after = 0;
   read_limits(object, index, &before, &after);
-  const PagerRun run = system_.swap().has_page(object.swap, index, PageCount{before}, PageCount{after});
+  const PagerRun run = stored_around(object, index, PageCount{before}, PageCount{after});
   // Only what is absent here and, seen through the top, not hidden by anything above.
   const auto wanted = [&](std::uint64_t top_index, PageIndex at) {
     return object.pages.find(at) == kNoFrame && (&object == &top() || is_open(PageIndex{top_index}));

@@ -87,6 +87,7 @@ class FaultState {
   void discard_from_io(std::size_t from, std::size_t to);
   Step take_frames_for_io(VmObject& object, PageIndex index, std::uint64_t before, std::uint64_t n);
   static SequenceTable::Sequence* sequence_before(VmObject& object, PageIndex index);
+  PagerRun stored_around(VmObject& object, PageIndex index, PageCount before, PageCount after);
   void read_limits(VmObject& object, PageIndex index, std::uint64_t* before, std::uint64_t* after);
 
   // Zero-fill.

@@ -24,6 +24,7 @@ void clamp_tunables(VmTunables& t) {
   t.zero_fill_cluster = clamp_cluster(t.zero_fill_cluster);
   t.readahead_max = clamp_cluster(t.readahead_max);
   t.readahead_min = std::min(clamp_cluster(t.readahead_min), t.readahead_max);
+  t.readahead_runs = std::clamp(t.readahead_runs, 1u, static_cast<unsigned>(kMaxCluster));
   t.pageout_cluster = clamp_cluster(t.pageout_cluster);
   t.withdraw_cluster = clamp_cluster(t.withdraw_cluster);
   t.prefault_cluster = clamp_cluster(t.prefault_cluster);

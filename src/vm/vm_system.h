@@ -31,6 +31,7 @@ struct VmTunables {
   PageCount zero_fill_cluster{16};  // neighbours zero-filled in one fault at most
   PageCount readahead_min{8};
   PageCount readahead_max{64};     // pages of one page-in at most
+  unsigned readahead_runs{4};      // places in the store that one page-in reads at most
   PageCount pageout_cluster{64};   // pages of one write at most
   PageCount withdraw_cluster{16};  // neighbours unmapped together when use is sampled by unmapping
   PageCount prefault_cluster{16};  // resident neighbours mapped in one soft fault at most

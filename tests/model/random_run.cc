@@ -72,6 +72,7 @@ void choose_tunables(Random& random, VmTunables& tunables) {
   tunables.zero_fill_cluster = cluster();
   tunables.readahead_min = cluster();
   tunables.readahead_max = std::max(tunables.readahead_min, cluster());
+  tunables.readahead_runs = static_cast<unsigned>(random.between(1, 9));
   tunables.pageout_cluster = cluster();
   tunables.withdraw_cluster = cluster();
   tunables.prefault_cluster = cluster();

@@ -311,7 +311,7 @@ TEST(SwapPager, OnAFileWithDirectIo) {
   close(fd);
 }
 
-/// A device whose reads wait until as many others are under way, each in its work.
+/// A device whose reads begin when as many others have.
 class MeetingDevice final : public SwapDevice {
  public:
   MeetingDevice(SwapDevice& below, int wanted) : below_(below), wanted_(wanted) {}
@@ -320,11 +320,11 @@ class MeetingDevice final : public SwapDevice {
   IoResult write(std::uint64_t first, std::span<const IoSlice> from) override {
     return below_.write(first, from);
   }
-  IoResult read_while(std::uint64_t first, std::span<const IoSlice> to, FunctionRef<void()> work) override {
+  [[nodiscard]] bool begin_read(std::uint64_t first, const IoSlice& to, SwapRead& read) override {
+    read = {first, to};
     ++inside;
     for (int i = 0; i < 10'000 && inside < wanted_; ++i) usleep(1000);
-    work();
-    return below_.read(first, to);
+    return true;
   }
   std::atomic<int> inside{0};
 
