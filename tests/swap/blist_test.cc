@@ -110,8 +110,8 @@ class Pair {
 };
 
 TEST(Blist, NewListIsAllFree) {
-  for (const std::uint64_t blocks : {1, 63, 64, 65, 1000, 64 * 64, 64 * 64 + 1}) {
-    for (const std::uint64_t boundary : {0, 1, 16, 64, 128}) {
+  for (const std::uint64_t blocks : {1u, 63u, 64u, 65u, 1000u, 64u * 64, 64u * 64 + 1}) {
+    for (const std::uint64_t boundary : {0u, 1u, 16u, 64u, 128u}) {
       Pair pair(blocks, boundary);
       pair.check();
       pair.allocate(1, blocks);
