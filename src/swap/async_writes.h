@@ -26,9 +26,10 @@ class AsyncWrite {
   /// For devices.
   void begin(std::size_t bytes) {
     bytes_ = bytes;
-    state_.store(State::kUnderWay, std::memory_order_relaxed);
+    state_.store(State::kUnderWay, std::memory_order_release);
   }
   void end(long moved) {
+    (void)state();  // begun in another thread, which told only the kernel: see what it wrote
     const bool whole = moved >= 0 && static_cast<std::size_t>(moved) == bytes_;
     state_.store(whole ? State::kDone : State::kFailed, std::memory_order_release);
   }

@@ -160,12 +160,12 @@ class SwapPager::PutCluster {
     const bool claimed = dirty_ > 0 && pager_.claim_behind();
     behind_ = claimed;
     write_dirty();
-    install();
     if (bounce_.behind_n > 0) {
       lease_.leave();
     } else if (claimed) {
       pager_.unclaim_behind();
     }
+    install();
   }
 
  private:
@@ -274,6 +274,7 @@ class SwapPager::PutCluster {
 
   void install() {
     const WriteLock guard(pager_.meta_lock_);
+    // From here on others look after the buffer, but they need the lock to be done with it.
     if (bounce_.behind_n > 0) pager_.behind_.fetch_or(1u << bounce_.number, std::memory_order_release);
     Releaser releaser(pager_);
     for (std::size_t page = 0; page < requests_.size(); ++page) install_page(page, releaser);

@@ -17,6 +17,7 @@
 #include "runtime/preload/signals.h"
 #include "runtime/preload/syscall_filter.h"
 #include "runtime/preload/syscalls.h"
+#include "runtime/preload/text_readahead.h"
 #include "runtime/preload/thread.h"
 #include "runtime/preload/user_syscall.h"
 #include "runtime/tree/process_probe.h"
@@ -271,7 +272,10 @@ FaultResult Live::fault(VirtAddr address, Access access) {
     gate_.lock_shared();
     const FaultResult result = vm_fault(*map_, address, access);
     gate_.unlock_shared();
-    if (result != FaultResult::kNoMemory) return result;
+    if (result != FaultResult::kNoMemory) {
+      watch_text_readahead();
+      return result;
+    }
     // Everything of ours is pinned, or swap takes nothing. Siblings may have frames; a pin may end soon.
     const std::uint64_t now = monotonic_ns();
     if (waited_since == 0) waited_since = now;

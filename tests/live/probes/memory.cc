@@ -571,3 +571,57 @@ PROBE(first_descriptor_is_three) {
   EXPECT(pipe(ends) == 0 && ends[0] == 3 && ends[1] == 4);
   EXPECT_EQ(dup(0), 5);
 }
+
+namespace {
+
+long major_faults() {
+  struct rusage usage = {};
+  EXPECT(getrusage(RUSAGE_SELF, &usage) == 0);
+  return usage.ru_majflt;
+}
+
+/// Has the kernel been told that `at` is read at random ("rr" in /proc/self/smaps)?
+bool is_read_singly(const void* at) {
+  FILE* list = fopen("/proc/self/smaps", "r");
+  EXPECT(list != nullptr);
+  char line[512];
+  bool inside = false;
+  bool found = false;
+  while (fgets(line, sizeof line, list) != nullptr) {
+    unsigned long start = 0;
+    unsigned long end = 0;
+    const auto address = reinterpret_cast<unsigned long>(at);
+    if (sscanf(line, "%lx-%lx ", &start, &end) == 2) inside = start <= address && address < end;
+    if (inside && strncmp(line, "VmFlags:", 8) == 0) found = strstr(line, " rr ") != nullptr;
+  }
+  fclose(list);
+  return found;
+}
+
+}  // namespace
+
+// Read-ahead of the program's own files drives out what it brings, where the page cache is small.
+PROBE(files_are_read_singly_while_memory_is_short) {
+  const size_t bytes = kMiB;
+  int fd = scratch_file();
+  std::string content(bytes, 'x');
+  EXPECT_EQ(write(fd, content.data(), content.size()), static_cast<ssize_t>(bytes));
+  EXPECT(fsync(fd) == 0);
+  const char* text = static_cast<char*>(mmap(nullptr, bytes, PROT_READ, MAP_PRIVATE, fd, 0));
+  EXPECT(text != MAP_FAILED && !is_read_singly(text));
+  char* memory = map(4 * ram());
+  fill(memory, 4 * ram(), 3);
+  const long before = major_faults();
+  for (size_t i = 0; i < 4000; ++i) {
+    memory[i * 8191 * kPage % (4 * ram())] = 1;
+    if (i % 8 != 0) continue;
+    EXPECT(madvise(const_cast<char*>(text), bytes, MADV_DONTNEED) == 0);
+    EXPECT(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED) == 0);
+    EXPECT(text[i % bytes] == 'x');
+  }
+  const bool from_disk =
+      major_faults() - before >= 400;  // else the file is in memory whatever we say (tmpfs)
+  if (live()) EXPECT_EQ(is_read_singly(text), from_disk);
+  if (live()) EXPECT_EQ(is_read_singly(reinterpret_cast<void*>(&major_faults)), from_disk);
+  EXPECT(munmap(memory, 4 * ram()) == 0);
+}
