@@ -12,14 +12,14 @@
 namespace enchilada {
 namespace {
 
-constexpr std::uint64_t kAll = ~std::uint64_t{0};
-constexpr std::uint64_t kNone = ~std::uint64_t{0};
-constexpr std::uint64_t kMagic = 0x31747369'6c424e45;  // "ENBlist1"
-constexpr std::size_t kLine = 64;
+using block_storage::divide_up;
+using block_storage::inside;
+using block_storage::kLine;
+using block_storage::kNone;
 
-constexpr std::uint64_t divide_up(std::uint64_t a, std::uint64_t b) {
-  return (a + b - 1) / b;
-}
+constexpr std::uint64_t kAll = ~std::uint64_t{0};
+constexpr std::uint64_t kMagic = 0x31747369'6c424e45;  // "ENBlist1"
+
 constexpr std::uint64_t line_up(std::uint64_t n) {
   return divide_up(n, kLine) * kLine;
 }
@@ -92,10 +92,7 @@ std::size_t Blist::required_bytes(PageCount blocks) {
 }
 
 Blist Blist::create(std::span<std::byte> storage, PageCount blocks, PageCount boundary) {
-  CHECK(storage.size() >= required_bytes(blocks), storage.size(), blocks.value());
-  CHECK(reinterpret_cast<std::uintptr_t>(storage.data()) % kLine == 0);
-  CHECK(blocks.value() <= kMaxBlocks, blocks.value());
-  CHECK(boundary.value() == 0 || std::has_single_bit(boundary.value()), boundary.value());
+  block_storage::check_new(storage, required_bytes(blocks), blocks, boundary);
   auto* h = new (storage.data()) Header{};
   h->magic = kMagic;
   h->blocks = blocks.value();
@@ -118,9 +115,7 @@ Blist Blist::create(std::span<std::byte> storage, PageCount blocks, PageCount bo
 }
 
 Blist Blist::attach(std::span<std::byte> storage) {
-  auto* h = reinterpret_cast<Header*>(storage.data());
-  CHECK(storage.size() >= sizeof(Header) && h->magic == kMagic && h->bytes <= storage.size());
-  return Blist(h);
+  return Blist(block_storage::header_of<Header>(storage, kMagic));
 }
 
 /// Makes zeroed leaves and hints a free list: what the last leaf and the last line of each level have too
@@ -299,7 +294,7 @@ BlockRun Blist::allocate(PageCount min, PageCount max) {
   if (at == kNone && header_->cursor != 0) at = search_from(0, want);
   if (at == kNone) return {};
   const std::uint64_t count = run_length(at, std::max(want, max.value()));
-  const BlockRun run{SwapBlock{static_cast<std::uint32_t>(at)}, PageCount{count}};
+  const BlockRun run = block_storage::run_at(at, count);
   fill(run);
   header_->cursor = at + count == header_->blocks ? 0 : at + count;
   return run;
@@ -316,7 +311,7 @@ bool Blist::free(BlockRun run) {
   const std::uint64_t first = run.first.value();
   const std::uint64_t count = run.count.value();
   if (count == 0) return true;
-  if (first >= header_->blocks || count > header_->blocks - first || !none_free(first, count)) return false;
+  if (!inside(run, header_->blocks) || !none_free(first, count)) return false;
   for_each_leaf(first, count, [&](std::uint64_t leaf, std::uint64_t mask) { taken()[leaf] &= ~mask; });
   header_->available += count;
   refresh(first / 64, (first + count - 1) / 64);
@@ -327,7 +322,7 @@ PageCount Blist::fill(BlockRun run) {
   const std::uint64_t first = run.first.value();
   const std::uint64_t count = run.count.value();
   if (count == 0) return PageCount{0};
-  CHECK(first < header_->blocks && count <= header_->blocks - first, first, count);
+  CHECK(inside(run, header_->blocks), first, count);
   std::uint64_t were_free = 0;
   for_each_leaf(first, count, [&](std::uint64_t leaf, std::uint64_t mask) {
     were_free += static_cast<unsigned>(std::popcount(free_bits(leaf) & mask));
