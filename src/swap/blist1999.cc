@@ -31,6 +31,12 @@ constexpr std::array<std::uint64_t, kLevels> kNodes = [] {
 }();
 static_assert(kRadix[kLevels - 1] >= Blist1999::kMaxBlocks);
 
+/// kRadix is two to the power of this: a division by what is only known at run time costs as much as a level.
+constexpr unsigned shift_of(unsigned level) {
+  return 5 + 4 * level;
+}
+static_assert(kRadix[kLevels - 1] == std::uint64_t{1} << shift_of(kLevels - 1));
+
 unsigned levels_for(std::uint64_t blocks) {
   unsigned level = 0;
   while (kRadix[level] < blocks) ++level;
@@ -110,7 +116,7 @@ Blist1999::Place Blist1999::root() const {
   return {reinterpret_cast<Node*>(header_ + 1), 0, header_->level};
 }
 
-Blist1999::Place Blist1999::child(Place parent, unsigned i) {
+inline Blist1999::Place Blist1999::child(Place parent, unsigned i) {
   const unsigned level = parent.level - 1;
   return {parent.node + 1 + i * kNodes[level], parent.first + i * kRadix[level], level};
 }
@@ -118,20 +124,24 @@ Blist1999::Place Blist1999::child(Place parent, unsigned i) {
 /// Calls use(child) for each child that is there, until it answers false.
 template <class Use>
 void Blist1999::for_each_child(Place parent, Use use) {
-  for (unsigned i = 0; i < kFan; ++i) {
-    const Place below = child(parent, i);
-    if (below.node->hint == kEnd || !use(below)) return;
+  const unsigned level = parent.level - 1;
+  Node* node = parent.node + 1;
+  std::uint64_t first = parent.first;
+  for (unsigned i = 0; i < kFan && node->hint != kEnd; ++i) {
+    if (!use(Place{node, first, level})) return;
+    node += kNodes[level];
+    first += kRadix[level];
   }
 }
 
 /// Calls use(child, first, count) for the children's parts of a run, until it answers false.
 template <class Use>
 void Blist1999::for_each_part(Place parent, std::uint64_t first, std::uint64_t count, Use use) {
-  const std::uint64_t radix = kRadix[parent.level - 1];
+  const unsigned level = parent.level - 1;
   const std::uint64_t end = first + count;
   while (first < end) {
-    const Place below = child(parent, static_cast<unsigned>((first - parent.first) / radix));
-    const std::uint64_t stop = std::min(end, below.first + radix);
+    const Place below = child(parent, static_cast<unsigned>((first - parent.first) >> shift_of(level)));
+    const std::uint64_t stop = std::min(end, below.first + kRadix[level]);
     if (!use(below, first, stop - first)) return;
     first = stop;
   }
@@ -202,11 +212,11 @@ std::uint64_t Blist1999::take(Place place, std::uint32_t n) {
   return at;
 }
 
-/// As in 1999: the mask is tried at one bit after the other.
+/// As in 1999: the mask is tried at one bit after the other, from the first free one on.
 std::uint64_t Blist1999::take_in_leaf(Place leaf, std::uint32_t n) {
   const std::uint32_t bits = leaf.node->free;
-  std::uint32_t mask = leaf_mask(0, n);
-  for (std::uint32_t from = 0; bits != 0 && from + n <= kLeafBlocks; ++from, mask <<= 1) {
+  for (auto from = static_cast<std::uint32_t>(std::countr_zero(bits)); from + n <= kLeafBlocks; ++from) {
+    const std::uint32_t mask = leaf_mask(from, n);
     if ((bits & mask) != mask || block_storage::uncrossed(from, n, header_->boundary) != from) continue;
     leaf.node->free = bits & ~mask;
     return leaf.first + from;

@@ -29,9 +29,9 @@ using AllAllocators = testing::Types<Blist, Blist1999, SwapList3x>;
 TYPED_TEST_SUITE(SwapAllocators, AllAllocators, Names);
 
 TYPED_TEST(SwapAllocators, NewListIsAllFree) {
-  for (const std::uint64_t blocks :
-       {1, 31, 32, 33, 63, 64, 65, 511, 512, 513, 1000, 64 * 64, 64 * 64 + 1, 8192, 8193}) {
-    for (const std::uint64_t boundary : {0, 1, 16, 32, 64, 128}) {
+  for (const std::uint64_t blocks : std::initializer_list<std::uint64_t>{
+           1, 31, 32, 33, 63, 64, 65, 511, 512, 513, 1000, 64 * 64, 64 * 64 + 1, 8192, 8193}) {
+    for (const std::uint64_t boundary : std::initializer_list<std::uint64_t>{0, 1, 16, 32, 64, 128}) {
       Pair<TypeParam> pair(blocks, boundary);
       pair.check();
       pair.allocate(1, blocks);
