@@ -1,17 +1,20 @@
-// libFuzzer: a script of blist operations against a plain bitmap. First bytes: size and boundary; then
-// operations.
+// libFuzzer: a script of operations on an allocator of swap blocks, against a plain bitmap. First bytes:
+// size, boundary and which allocator; then operations.
 #include <cstdlib>
 #include <vector>
 
 #include "base/check.h"
-#include "swap/blist.h"
+#include "swap/swap_allocator.h"
 
 namespace {
 
 using enchilada::Blist;
+using enchilada::Blist1999;
 using enchilada::BlockRun;
 using enchilada::PageCount;
 using enchilada::SwapBlock;
+using enchilada::SwapList3x;
+using enchilada::block_storage::run_at;
 
 class Input {
  public:
@@ -57,11 +60,8 @@ struct Model {
   }
 };
 
-BlockRun run_of(std::uint64_t first, std::uint64_t count) {
-  return {SwapBlock{static_cast<std::uint32_t>(first)}, PageCount{count}};
-}
-
-void allocate(Blist& list, Model& model, std::uint64_t min, std::uint64_t max) {
+template <class A>
+void allocate(A& list, Model& model, std::uint64_t min, std::uint64_t max) {
   const BlockRun run = list.allocate(PageCount{min}, PageCount{max});
   if (run.empty()) {
     CHECK(model.longest() < min, min);
@@ -74,14 +74,16 @@ void allocate(Blist& list, Model& model, std::uint64_t min, std::uint64_t max) {
   CHECK(model.boundary == 0 || first / model.boundary == (first + count - 1) / model.boundary, first, count);
 }
 
-void release(Blist& list, Model& model, std::uint64_t first, std::uint64_t count) {
+template <class A>
+void release(A& list, Model& model, std::uint64_t first, std::uint64_t count) {
   bool legal = first + count <= model.free.size();
   for (std::uint64_t b = first; legal && b < first + count; ++b) legal = !model.free[b];
-  CHECK(list.free(run_of(first, count)) == legal, first, count);
+  CHECK(list.free(run_at(first, count)) == legal, first, count);
   if (legal) model.set(first, count, true);
 }
 
-void step(Blist& list, Model& model, Input& in) {
+template <class A>
+void step(A& list, Model& model, Input& in) {
   const std::uint64_t op = in.byte();
   const std::uint64_t first = in.word() % model.free.size();
   const std::uint64_t count = 1 + (op & 0x80 ? in.word() : in.byte() % 80);
@@ -94,24 +96,30 @@ void step(Blist& list, Model& model, Input& in) {
       return release(list, model, first, count);
     default: {
       const std::uint64_t fits = count < model.free.size() - first ? count : model.free.size() - first;
-      CHECK(list.fill(run_of(first, fits)).value() == model.set(first, fits, false));
+      CHECK(list.fill(run_at(first, fits)).value() == model.set(first, fits, false));
     }
   }
 }
 
-}  // namespace
+/// Storage in which nothing gets lost.
+template <class A>
+std::size_t bytes_for(std::uint64_t blocks) {
+  return A::required_bytes(PageCount{blocks});
+}
+template <>
+std::size_t bytes_for<SwapList3x>(std::uint64_t blocks) {
+  return SwapList3x::bytes_with_nodes(blocks / 2 + 1);
+}
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  Input in(data, size);
-  const std::uint64_t blocks = 1 + in.word() % 9000;
-  const std::uint64_t shift = in.byte() % 16;
-  Model model{std::vector<bool>(blocks, true), shift < 11 ? std::uint64_t{1} << shift : 0};
-  const std::size_t bytes = Blist::required_bytes(PageCount{blocks});
+template <class A>
+void play(Input& in, Model& model, std::uint64_t boundary, bool start_full) {
+  const std::uint64_t blocks = model.free.size();
+  const std::size_t bytes = bytes_for<A>(blocks);
   auto* storage = static_cast<std::byte*>(std::aligned_alloc(64, (bytes + 63) / 64 * 64));
   CHECK(storage != nullptr);
   std::fill_n(storage, bytes, std::byte{0});
-  Blist list = Blist::create({storage, bytes}, PageCount{blocks}, PageCount{model.boundary});
-  if ((in.byte() & 1) == 0) CHECK(list.fill(run_of(0, blocks)).value() == model.set(0, blocks, false));
+  A list = A::create({storage, bytes}, PageCount{blocks}, PageCount{boundary});
+  if (start_full) CHECK(list.fill(run_at(0, blocks)).value() == model.set(0, blocks, false));
   for (int steps = 0; steps < 400 && !in.empty(); ++steps) step(list, model, in);
   CHECK(list.verify());
   std::uint64_t free = 0;
@@ -121,5 +129,29 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   }
   CHECK(list.available().value() == free);
   std::free(storage);
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  Input in(data, size);
+  const std::uint64_t blocks = 1 + in.word() % 9000;
+  const std::uint64_t shift = in.byte() % 16;
+  const std::uint64_t boundary = shift < 11 ? std::uint64_t{1} << shift : 0;
+  Model model{std::vector<bool>(blocks, true), boundary};
+  const std::uint64_t choice = in.byte();
+  const bool start_full = (choice & 1) == 0;
+  switch (choice / 2 % 3) {
+    case 0:
+      play<Blist>(in, model, boundary, start_full);
+      break;
+    case 1:
+      // Nothing crosses its leaves.
+      model.boundary = boundary == 0 ? Blist1999::kLeafBlocks : std::min(boundary, Blist1999::kLeafBlocks);
+      play<Blist1999>(in, model, boundary, start_full);
+      break;
+    default:
+      play<SwapList3x>(in, model, boundary, start_full);
+  }
   return 0;
 }

@@ -117,12 +117,24 @@ TransportChoice chosen_transport(const RunOptions& options, const HostFeatures& 
   return choice;
 }
 
+/// The last one that is named; check_setting() has let nothing else through.
+SwapAllocatorMode chosen_swap_allocator(const RunOptions& options) {
+  constexpr std::string_view kMechanism = "swap_allocator=";
+  SwapAllocatorMode mode = SwapAllocatorMode::kBlist;
+  for (const std::string& setting : options.settings) {
+    if (!setting.starts_with(kMechanism)) continue;
+    mode = swap_allocator_named(std::string_view(setting).substr(kMechanism.size())).value_or(mode);
+  }
+  return mode;
+}
+
 TreeConfig make_config(const RunOptions& options, const HostFeatures& host, std::uint64_t frames,
                        const std::vector<OpenedSwap>& swap) {
   TreeConfig config;
   config.ram_frames = frames;
   config.compressed_bytes = chosen_compressed(options, &config.ram_frames);
   config.transport = chosen_transport(options, host);
+  config.swap_allocator = chosen_swap_allocator(options);
   config.verbose = options.verbose ? 1 : 0;
   config.swap_file_count = static_cast<std::uint32_t>(swap.size());
   for (std::size_t i = 0; i < swap.size(); ++i) {
@@ -131,7 +143,7 @@ TreeConfig make_config(const RunOptions& options, const HostFeatures& host, std:
   }
   const SwapGeometry geometry = swap_geometry(config);
   if (!geometry.valid()) throw UserError("--swap: together the swap files are too large");
-  config.swap_storage_bytes = SwapSpace::required_bytes(geometry);
+  config.swap_storage_bytes = SwapSpace::required_bytes(geometry, config.swap_allocator);
   if (config.compressed_bytes != 0) {
     config.compressed_storage_bytes =
         CompressedStore::required_bytes(ByteCount{config.compressed_bytes}, compressed_numbers(config));

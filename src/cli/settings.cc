@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "cli/user_error.h"
+#include "swap/swap_allocator_mode.h"
 
 namespace enchilada::cli {
 namespace {
@@ -19,9 +20,11 @@ struct Setting {
 
 constexpr Setting kSettings[] = {
     {"transport", "auto|move|copy", "how frames enter and leave the program's memory"},
+    {"swap_allocator", "blist|blist-1999|list-3x",
+     "how free swap blocks are found: today's, the article's, 3.x's"},
 };
 
-bool has_mode(std::string_view modes, std::string_view mode) {
+constexpr bool has_mode(std::string_view modes, std::string_view mode) {
   for (std::size_t at = 0; at <= modes.size();) {
     const std::size_t end = std::min(modes.find('|', at), modes.size());
     if (!mode.empty() && modes.substr(at, end - at) == mode) return true;
@@ -29,6 +32,15 @@ bool has_mode(std::string_view modes, std::string_view mode) {
   }
   return false;
 }
+
+static_assert(
+    [] {
+      for (const std::string_view name : kSwapAllocatorNames) {
+        if (!has_mode(kSettings[1].modes, name)) return false;
+      }
+      return true;
+    }(),
+    "the table names every allocator");
 
 }  // namespace
 
@@ -52,7 +64,7 @@ void check_setting(const std::string& setting) {
 std::string settings_help() {
   std::string text = "Mechanisms and their modes (the first is the default):\n";
   for (const Setting& s : kSettings)
-    text += fmt::format("  {:<12} {:<18} {}\n", s.mechanism, s.modes, s.what);
+    text += fmt::format("  {:<16} {:<26} {}\n", s.mechanism, s.modes, s.what);
   return text;
 }
 

@@ -35,6 +35,10 @@ void gather(const ProcessTree& tree, TreeSwap& tree_swap, RunReport* report) {
   report->swap_bytes = swap.capacity().value() * kPageSize;
   report->swap_used_bytes = swap.used().value() * kPageSize;
   report->swap_peak_bytes = swap.peak().value() * kPageSize;
+  report->swap_allocator = name_of(swap.allocator_mode());
+  report->swap_lost_bytes = swap.lost().value() * kPageSize;
+  report->swap_nodeless = swap.nodeless();
+  report->swap_recounts = swap.recounts();
   report->segment_bytes = bytes_in_memory(header.segment_descriptor);
   if (tree_swap.compressed() == nullptr) return;
   const CompressedStore::Stats store = tree_swap.compressed()->stats();

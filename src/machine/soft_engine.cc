@@ -30,8 +30,8 @@ ZeroedPages::~ZeroedPages() {
 
 SoftEngine::SoftEngine(const SoftEngineOptions& options) : machine_(options.machine) {
   const SwapGeometry geometry = geometry_of(options);
-  space_memory_ = std::make_unique<ZeroedPages>(SwapSpace::required_bytes(geometry));
-  CHECK(SwapSpace::create(space_memory_->span(), geometry));
+  space_memory_ = std::make_unique<ZeroedPages>(SwapSpace::required_bytes(geometry, options.swap_allocator));
+  CHECK(SwapSpace::create(space_memory_->span(), geometry, options.swap_allocator));
   space_ = SwapSpace::attach(space_memory_->span(), 0, {});
   CHECK(space_.has_value());
   std::array<SwapDevice*, SwapGeometry::kMaxDevices> devices{};

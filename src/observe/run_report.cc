@@ -151,6 +151,12 @@ std::string summary_text(const RunReport& r) {
                                        human_count(r.peak_resident_bytes / 4096), human_bytes(r.ram_bytes)));
   text += line("swap", fmt::format("peak {} of {}, {} in use now", human_bytes(r.swap_peak_bytes),
                                    human_bytes(r.swap_bytes), human_bytes(r.swap_used_bytes)));
+  if (r.swap_nodeless != 0) {
+    text += line("lost swap",
+                 fmt::format("{} frees and cuts found no node in {}; found again {} times, {} lost now",
+                             human_count(r.swap_nodeless), r.swap_allocator, human_count(r.swap_recounts),
+                             human_bytes(r.swap_lost_bytes)));
+  }
   text += line(
       "own memory",
       fmt::format("{}: {} metadata, {} shared segment; {:.2f} % of {} managed", human_bytes(r.own_bytes()),
@@ -186,7 +192,11 @@ std::string summary_json(const RunReport& r) {
        {{"limit_bytes", r.swap_bytes},
         {"used_bytes", r.swap_used_bytes},
         {"peak_bytes", r.swap_peak_bytes},
-        {"files", r.swap_files}}},
+        {"files", r.swap_files},
+        {"allocator", r.swap_allocator},
+        {"lost_bytes", r.swap_lost_bytes},
+        {"nodeless", r.swap_nodeless},
+        {"recounts", r.swap_recounts}}},
       {"compressed",
        {{"limit_bytes", r.compressed.limit_bytes},
         {"touched_bytes", r.compressed.touched_bytes},

@@ -53,7 +53,11 @@ struct RunReport {
   std::uint64_t swap_bytes = 0;
   std::uint64_t swap_used_bytes = 0;
   std::uint64_t swap_peak_bytes = 0;
-  std::uint64_t segment_bytes = 0;  // of the tree's shared segment, really in memory
+  std::string swap_allocator;         // its mode's name
+  std::uint64_t swap_lost_bytes = 0;  // neither free nor in use: the allocator lost track of them
+  std::uint64_t swap_nodeless = 0;    // times that it lost some
+  std::uint64_t swap_recounts = 0;    // times that they were looked for, and found
+  std::uint64_t segment_bytes = 0;    // of the tree's shared segment, really in memory
   CompressedReport compressed;
   std::string transport;
   std::vector<std::string> swap_files;

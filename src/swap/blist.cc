@@ -12,14 +12,14 @@
 namespace enchilada {
 namespace {
 
-constexpr std::uint64_t kAll = ~std::uint64_t{0};
-constexpr std::uint64_t kNone = ~std::uint64_t{0};
-constexpr std::uint64_t kMagic = 0x31747369'6c424e45;  // "ENBlist1"
-constexpr std::size_t kLine = 64;
+using block_storage::divide_up;
+using block_storage::inside;
+using block_storage::kLine;
+using block_storage::kNone;
 
-constexpr std::uint64_t divide_up(std::uint64_t a, std::uint64_t b) {
-  return (a + b - 1) / b;
-}
+constexpr std::uint64_t kAll = ~std::uint64_t{0};
+constexpr std::uint64_t kMagic = 0x31747369'6c424e45;  // "ENBlist1"
+
 constexpr std::uint64_t line_up(std::uint64_t n) {
   return divide_up(n, kLine) * kLine;
 }
@@ -92,10 +92,7 @@ std::size_t Blist::required_bytes(PageCount blocks) {
 }
 
 Blist Blist::create(std::span<std::byte> storage, PageCount blocks, PageCount boundary) {
-  CHECK(storage.size() >= required_bytes(blocks), storage.size(), blocks.value());
-  CHECK(reinterpret_cast<std::uintptr_t>(storage.data()) % kLine == 0);
-  CHECK(blocks.value() <= kMaxBlocks, blocks.value());
-  CHECK(boundary.value() == 0 || std::has_single_bit(boundary.value()), boundary.value());
+  block_storage::check_new(storage, required_bytes(blocks), blocks, boundary);
   auto* h = new (storage.data()) Header{};
   h->magic = kMagic;
   h->blocks = blocks.value();
@@ -118,9 +115,7 @@ Blist Blist::create(std::span<std::byte> storage, PageCount blocks, PageCount bo
 }
 
 Blist Blist::attach(std::span<std::byte> storage) {
-  auto* h = reinterpret_cast<Header*>(storage.data());
-  CHECK(storage.size() >= sizeof(Header) && h->magic == kMagic && h->bytes <= storage.size());
-  return Blist(h);
+  return Blist(block_storage::header_of<Header>(storage, kMagic));
 }
 
 /// Makes zeroed leaves and hints a free list: what the last leaf and the last line of each level have too
@@ -140,13 +135,13 @@ void Blist::mark_ends() {
   refresh(last, last);
 }
 
-std::uint64_t* Blist::taken() const {
+inline std::uint64_t* Blist::taken() const {
   return reinterpret_cast<std::uint64_t*>(reinterpret_cast<std::byte*>(header_) + header_->leaves_at);
 }
-std::uint8_t* Blist::lacks(unsigned level) const {
+inline std::uint8_t* Blist::lacks(unsigned level) const {
   return reinterpret_cast<std::uint8_t*>(header_) + header_->hints_at[level];
 }
-std::uint64_t Blist::leaf_count() const {
+inline std::uint64_t Blist::leaf_count() const {
   return std::max<std::uint64_t>(1, divide_up(header_->blocks, kLeafBlocks));
 }
 
@@ -168,7 +163,7 @@ PageCount Blist::largest() const {
 }
 
 /// Bits at which an allocation of `length` (<= 64) may start when the boundary is shorter than a leaf.
-std::uint64_t Blist::allowed_starts(std::uint64_t length) const {
+inline std::uint64_t Blist::allowed_starts(std::uint64_t length) const {
   const std::uint64_t s = header_->boundary;
   if (s == 0 || s >= kLeafBlocks) return kAll;
   if (length > s) return 0;
@@ -178,7 +173,7 @@ std::uint64_t Blist::allowed_starts(std::uint64_t length) const {
 
 /// Longest allocation inside one leaf, in O(log 64): run starts for lengths 1, 2, 4 …, then add lengths
 /// downward.
-unsigned Blist::longest_within(std::uint64_t bits) const {
+inline unsigned Blist::longest_within(std::uint64_t bits) const {
   if (bits == 0) return 0;
   std::uint64_t starts[7];
   starts[0] = bits;
@@ -201,13 +196,13 @@ unsigned Blist::longest_within(std::uint64_t bits) const {
 }
 
 /// May an allocation run from this leaf into the next one?
-bool Blist::crosses(std::uint64_t leaf) const {
+inline bool Blist::crosses(std::uint64_t leaf) const {
   if (leaf + 1 >= leaf_count()) return false;
   const std::uint64_t s = header_->boundary;
   return s == 0 || ((leaf + 1) * kLeafBlocks) % s != 0;
 }
 
-unsigned Blist::exact_hint(std::uint64_t leaf) const {
+inline unsigned Blist::exact_hint(std::uint64_t leaf) const {
   const std::uint64_t bits = free_bits(leaf);
   const unsigned inside = longest_within(bits);
   if (inside == kLeafBlocks || (bits >> 63) == 0 || !crosses(leaf)) return inside;
@@ -216,7 +211,7 @@ unsigned Blist::exact_hint(std::uint64_t leaf) const {
 }
 
 /// Free blocks from `at` on, up to `limit`, the boundary and the end.
-std::uint64_t Blist::run_length(std::uint64_t at, std::uint64_t limit) const {
+inline std::uint64_t Blist::run_length(std::uint64_t at, std::uint64_t limit) const {
   const std::uint64_t s = header_->boundary;
   if (s != 0) limit = std::min(limit, s - at % s);
   limit = std::min(limit, header_->blocks - at);
@@ -231,7 +226,7 @@ std::uint64_t Blist::run_length(std::uint64_t at, std::uint64_t limit) const {
 }
 
 /// First block >= from_bit of the leaf at which `min` can be allocated; kNone if none.
-std::uint64_t Blist::search_leaf(std::uint64_t leaf, unsigned from_bit, std::uint64_t min) const {
+inline std::uint64_t Blist::search_leaf(std::uint64_t leaf, unsigned from_bit, std::uint64_t min) const {
   const std::uint64_t bits = free_bits(leaf);
   if (min <= kLeafBlocks) {
     Wide starts = bits;
@@ -299,13 +294,14 @@ BlockRun Blist::allocate(PageCount min, PageCount max) {
   if (at == kNone && header_->cursor != 0) at = search_from(0, want);
   if (at == kNone) return {};
   const std::uint64_t count = run_length(at, std::max(want, max.value()));
-  const BlockRun run{SwapBlock{static_cast<std::uint32_t>(at)}, PageCount{count}};
-  fill(run);
+  for_each_leaf(at, count, [&](std::uint64_t leaf, std::uint64_t mask) { taken()[leaf] |= mask; });
+  header_->available -= count;
+  refresh(at / 64, (at + count - 1) / 64);
   header_->cursor = at + count == header_->blocks ? 0 : at + count;
-  return run;
+  return block_storage::run_at(at, count);
 }
 
-bool Blist::none_free(std::uint64_t first, std::uint64_t count) const {
+inline bool Blist::none_free(std::uint64_t first, std::uint64_t count) const {
   std::uint64_t seen = 0;
   for_each_leaf(first, count,
                 [&](std::uint64_t leaf, std::uint64_t mask) { seen |= free_bits(leaf) & mask; });
@@ -316,7 +312,7 @@ bool Blist::free(BlockRun run) {
   const std::uint64_t first = run.first.value();
   const std::uint64_t count = run.count.value();
   if (count == 0) return true;
-  if (first >= header_->blocks || count > header_->blocks - first || !none_free(first, count)) return false;
+  if (!inside(run, header_->blocks) || !none_free(first, count)) return false;
   for_each_leaf(first, count, [&](std::uint64_t leaf, std::uint64_t mask) { taken()[leaf] &= ~mask; });
   header_->available += count;
   refresh(first / 64, (first + count - 1) / 64);
@@ -327,7 +323,7 @@ PageCount Blist::fill(BlockRun run) {
   const std::uint64_t first = run.first.value();
   const std::uint64_t count = run.count.value();
   if (count == 0) return PageCount{0};
-  CHECK(first < header_->blocks && count <= header_->blocks - first, first, count);
+  CHECK(inside(run, header_->blocks), first, count);
   std::uint64_t were_free = 0;
   for_each_leaf(first, count, [&](std::uint64_t leaf, std::uint64_t mask) {
     were_free += static_cast<unsigned>(std::popcount(free_bits(leaf) & mask));
@@ -348,7 +344,7 @@ void Blist::reset() {
 }
 
 /// Makes the hints exact again after the leaves [first, last] changed.
-void Blist::refresh(std::uint64_t first_leaf, std::uint64_t last_leaf) {
+inline void Blist::refresh(std::uint64_t first_leaf, std::uint64_t last_leaf) {
   // The leaf before counts on our low bits: its last run may cross into us.
   if (first_leaf > 0 && (free_bits(first_leaf - 1) >> 63) != 0) --first_leaf;
   bool changed = false;

@@ -22,12 +22,13 @@
 #include <span>
 
 #include "base/units.h"
+#include "swap/block_storage.h"
 
 namespace enchilada {
 
 class Blist {
  public:
-  static constexpr std::uint64_t kMaxBlocks = std::uint64_t{1} << 31;
+  static constexpr std::uint64_t kMaxBlocks = block_storage::kMaxBlocks;
   static constexpr std::uint64_t kLeafBlocks = 64;
 
   /// Bytes of storage for `blocks` blocks.

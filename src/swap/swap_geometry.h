@@ -61,6 +61,12 @@ struct SwapGeometry {
     const DeviceBlock d = locate(b);
     return d.block >= reserved && d.block < device_pages[d.device];
   }
+  /// How many there are of these.
+  [[nodiscard]] constexpr std::uint64_t usable_blocks() const {
+    std::uint64_t sum = 0;
+    for (unsigned i = 0; i < slots; ++i) sum += device_pages[i] - std::min(device_pages[i], reserved);
+    return sum;
+  }
   /// No run may cross a multiple of this; 0 = no such limit.
   [[nodiscard]] constexpr std::uint64_t boundary() const { return slots == 1 ? 0 : stripe; }
   /// Can b and b+1 be one I/O?

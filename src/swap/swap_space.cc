@@ -12,13 +12,13 @@
 namespace enchilada {
 namespace {
 
-constexpr std::uint64_t kMagic = 0x31306361'70537745;
+constexpr std::uint64_t kMagic = 0x32306361'70537745;
 constexpr std::uint64_t kChunkBlocks = 32768;  // blocks whose bitmap is one page
 constexpr std::uint64_t kChunkWords = kChunkBlocks / 64;
 
-constexpr std::uint64_t divide_up(std::uint64_t a, std::uint64_t b) {
-  return (a + b - 1) / b;
-}
+using block_storage::divide_up;
+using block_storage::run_at;
+
 constexpr std::uint64_t page_up(std::uint64_t n) {
   return divide_up(n, kPageSize) * kPageSize;
 }
@@ -42,7 +42,7 @@ void for_each_run(std::uint64_t bits, std::uint64_t base, Use use) {
   while (bits != 0) {
     const auto at = static_cast<unsigned>(std::countr_zero(bits));
     const auto count = static_cast<unsigned>(std::countr_one(bits >> at));
-    use(BlockRun{SwapBlock{static_cast<std::uint32_t>(base + at)}, PageCount{count}});
+    use(run_at(base + at, count));
     bits = at + count == 64 ? 0 : bits & (~std::uint64_t{0} << (at + count));
   }
 }
@@ -63,28 +63,41 @@ struct SwapSpace::Header {
   std::uint64_t chunk_words;  // words of a set of chunks
   std::uint64_t capacity;
   std::uint64_t reached;  // blocks from here on were never given out; only a hint
-  std::uint64_t blist_at, blist_bytes;
+  std::uint64_t allocator_at, allocator_bytes;
+  SwapAllocatorMode mode;
   std::uint64_t touched_at, summary_at, counts_at, bitmaps_at, bitmap_bytes;
   std::uint64_t bytes;
   alignas(64) RobustMutex lock;
+  std::uint64_t held;  // blocks with a count
   std::atomic<std::uint64_t> used;
   std::atomic<std::uint64_t> peak;
   std::atomic<std::uint64_t> rebuilds;
+  std::atomic<std::uint64_t> lost;
+  std::atomic<std::uint64_t> nodeless;
+  std::atomic<std::uint64_t> recounts;
 
-  void lay_out(const SwapGeometry& g) {
+  void lay_out(const SwapGeometry& g, SwapAllocatorMode m) {
     geometry = g;
+    mode = m;
     blocks = g.linear_blocks();
     chunks = divide_up(blocks, kChunkBlocks);
     chunk_words = divide_up(chunks, 64);
-    blist_at = page_up(sizeof(Header));
-    blist_bytes = Blist::required_bytes(PageCount{blocks});
-    touched_at = page_up(blist_at + blist_bytes);
+    allocator_at = page_up(sizeof(Header));
+    allocator_bytes = SwapAllocator::required_bytes(mode, PageCount{blocks});
+    touched_at = page_up(allocator_at + allocator_bytes);
     summary_at = touched_at + chunk_words * 8;
     counts_at = page_up(summary_at + kMaxHolders * chunk_words * 8);
     bitmaps_at = page_up(counts_at + chunks * kChunkBlocks * sizeof(std::uint16_t));
     bitmap_bytes = chunks * kPageSize;
     bytes = bitmaps_at + kMaxHolders * bitmap_bytes;
   }
+};
+
+/// What verify() has counted.
+struct SwapSpace::Tally {
+  std::uint64_t held = 0;
+  std::uint64_t free = 0;  // usable, without a count
+  std::uint64_t lost = 0;  // of these, unknown to the allocator
 };
 
 class SwapSpace::Section {
@@ -107,22 +120,23 @@ class SwapSpace::Section {
   SwapSpace& space_;
 };
 
-std::size_t SwapSpace::required_bytes(const SwapGeometry& geometry) {
+std::size_t SwapSpace::required_bytes(const SwapGeometry& geometry, SwapAllocatorMode mode) {
   Header h{};
-  h.lay_out(geometry);
+  h.lay_out(geometry, mode);
   return h.bytes;
 }
 
-bool SwapSpace::create(std::span<std::byte> storage, const SwapGeometry& geometry) {
-  if (!geometry.valid() || storage.size() < required_bytes(geometry)) return false;
+bool SwapSpace::create(std::span<std::byte> storage, const SwapGeometry& geometry, SwapAllocatorMode mode) {
+  if (!geometry.valid() || storage.size() < required_bytes(geometry, mode)) return false;
   if (reinterpret_cast<std::uintptr_t>(storage.data()) % kPageSize != 0) return false;
   auto* h = new (storage.data()) Header{};
-  h->lay_out(geometry);
+  h->lay_out(geometry, mode);
   SwapSpace space(h, kSupervisor, {});
-  space.blist_ = Blist::create({space.at(h->blist_at), h->blist_bytes}, PageCount{h->blocks},
-                               PageCount{geometry.boundary()});
+  space.allocator_ = SwapAllocator::create(mode, {space.at(h->allocator_at), h->allocator_bytes},
+                                           PageCount{h->blocks}, PageCount{geometry.boundary()});
   space.fill_holes();
-  h->capacity = space.blist_.available().value();
+  h->capacity = geometry.usable_blocks();
+  space.publish_usage();
   order_stores();
   h->magic = kMagic;
   return h->capacity > 0;
@@ -133,7 +147,7 @@ std::optional<SwapSpace> SwapSpace::attach(std::span<std::byte> storage, unsigne
   if (storage.size() < sizeof(Header) || h->magic != kMagic || h->bytes > storage.size()) return std::nullopt;
   if (self > kSupervisor) return std::nullopt;
   SwapSpace space(h, self, alive);
-  space.blist_ = Blist::attach({space.at(h->blist_at), h->blist_bytes});
+  space.allocator_ = SwapAllocator::attach(h->mode, {space.at(h->allocator_at), h->allocator_bytes});
   return space;
 }
 
@@ -203,52 +217,50 @@ void SwapSpace::add_counts(BlockRun run) {
     const std::uint64_t chunk = b / kChunkBlocks;
     touched()[chunk / 64] |= std::uint64_t{1} << (chunk % 64);
     order_stores();
-    ++counts()[b];
+    if (counts()[b]++ == 0) ++header_->held;
   }
 }
 
-/// One reference less for each block; those that reach zero go back to the blist, run by run.
+/// One reference less for each block; those that reach zero go back to the allocator, run by run.
 void SwapSpace::drop_counts(BlockRun run) {
   std::uint64_t free_from = run.first.value();
   const std::uint64_t end = free_from + run.count.value();
   const auto give_back = [&](std::uint64_t stop) {
-    CHECK(blist_.free({SwapBlock{static_cast<std::uint32_t>(free_from)}, PageCount{stop - free_from}}),
-          free_from);
+    CHECK(allocator_.free(run_at(free_from, stop - free_from)), free_from);
   };
   for (std::uint64_t b = run.first.value(); b < end; ++b) {
     CHECK(counts()[b] > 0, b);
-    if (--counts()[b] == 0) continue;
+    if (--counts()[b] == 0) {
+      --header_->held;
+      continue;
+    }
     give_back(b);
     free_from = b + 1;
   }
   give_back(end);
 }
 
-/// The first run behind the cursor, round and round, that is as long as any.
-BlockRun SwapSpace::take_longest(PageCount max) {
-  // The root's hint says how long the longest run is, exactly, up to a leaf.
-  std::uint64_t min = std::min(max.value(), blist_.largest().value());
-  if (min == Blist::kLeafBlocks) min = max.value();
-  BlockRun run;
-  while (min > 0 && run.empty()) {
-    run = blist_.allocate(PageCount{min}, max);
-    min = min > Blist::kLeafBlocks ? std::max(min / 2, Blist::kLeafBlocks) : min / 2;
-  }
-  return run;
+BlockRun SwapSpace::take(PageCount max) {
+  const bool from_start = allocator_.cursor().value() == 0;
+  const BlockRun run = allocator_.allocate_longest(max);
+  if (run.empty() || from_start || run.first.value() < header_->reached) return run;
+  // Nothing was written here so far. Turns round first: a block that was is cheaper to write again (to a new
+  // one a file system must give space, and meanwhile lets nobody read), and the file grows no more than it
+  // must.
+  CHECK(allocator_.free(run), run.first.value());
+  allocator_.rewind();
+  return allocator_.allocate_longest(max);
 }
 
 BlockRun SwapSpace::allocate(unsigned holder, PageCount max) {
   CHECK(holder < kMaxHolders, holder);
   const Section section(*this);
-  const bool from_start = blist_.cursor().value() == 0;
-  BlockRun run = take_longest(max);
-  if (!run.empty() && !from_start && run.first.value() >= header_->reached) {
-    // Nothing was written here so far. Turns round first: a block that was is cheaper to write again (to a
-    // new one a file system must give space, and meanwhile lets nobody read), and the file grows no more than
-    // it must.
-    CHECK(blist_.free(run), run.first.value());
-    blist_.rewind();
-    run = take_longest(max);
+  BlockRun run = take(max);
+  if (run.empty() && header_->held < header_->capacity) {
+    // Not full: the allocator has lost track of what is free.
+    make_allocator_anew();
+    header_->recounts.fetch_add(1, std::memory_order_relaxed);
+    run = take(max);
   }
   if (run.empty()) return run;
   header_->reached = std::max(header_->reached, std::uint64_t{run.first.value()} + run.count.value());
@@ -302,7 +314,7 @@ void SwapSpace::drop_holder(unsigned holder) {
   std::memset(summary(holder), 0, header_->chunk_words * sizeof(std::uint64_t));
 }
 
-/// Takes from a fresh blist all blocks that have no device behind them.
+/// Takes from a fresh allocator all blocks that have no device behind them.
 void SwapSpace::fill_holes() {
   const SwapGeometry& g = header_->geometry;
   const std::uint64_t end = header_->blocks / g.slots;  // of each device's share
@@ -310,7 +322,7 @@ void SwapSpace::fill_holes() {
   const auto fill = [&](unsigned device, std::uint64_t from, std::uint64_t to) {
     while (from < to) {
       const std::uint64_t stop = std::min(to, (from / step + 1) * step);
-      blist_.fill({g.linear({device, from}), PageCount{stop - from}});
+      allocator_.fill({g.linear({device, from}), PageCount{stop - from}});
       from = stop;
     }
   };
@@ -321,21 +333,27 @@ void SwapSpace::fill_holes() {
   }
 }
 
-/// The process that had the lock died inside: counts and blist are made anew from the bitmaps. Changes no
+/// The process that had the lock died inside: counts and allocator are made anew from the bitmaps. Changes no
 /// bitmap, so it may itself be interrupted by death and repeated by the next.
 void SwapSpace::rebuild() {
   for_each_chunk(touched(), [&](std::uint64_t chunk) {
     std::memset(counts() + chunk * kChunkBlocks, 0, kChunkBlocks * sizeof(std::uint16_t));
   });
+  header_->held = 0;
   for (unsigned holder = 0; holder < kMaxHolders; ++holder) {
     for_each_word(holder, [&](std::uint64_t word) {
       for_each_run(bitmap(holder)[word], word * 64, [&](BlockRun run) { add_counts(run); });
     });
   }
-  blist_.reset();
+  make_allocator_anew();
+  header_->rebuilds.fetch_add(1, std::memory_order_relaxed);
+}
+
+/// Free is what is usable and has no count.
+void SwapSpace::make_allocator_anew() {
+  allocator_.reset();
   fill_holes();
   for_each_chunk(touched(), [&](std::uint64_t chunk) { fill_referenced(chunk); });
-  header_->rebuilds.fetch_add(1, std::memory_order_relaxed);
 }
 
 void SwapSpace::fill_referenced(std::uint64_t chunk) {
@@ -343,13 +361,16 @@ void SwapSpace::fill_referenced(std::uint64_t chunk) {
   for (std::uint64_t b = chunk * kChunkBlocks; b < end;) {
     std::uint64_t stop = b;
     while (stop < end && counts()[stop] != 0) ++stop;
-    blist_.fill({SwapBlock{static_cast<std::uint32_t>(b)}, PageCount{stop - b}});
+    allocator_.fill(run_at(b, stop - b));
     b = stop + 1;
   }
 }
 
 void SwapSpace::publish_usage() {
-  const std::uint64_t used = header_->capacity - blist_.available().value();
+  const std::uint64_t used = header_->held;
+  const std::uint64_t known = used + allocator_.available().value();
+  header_->lost.store(header_->capacity - known, std::memory_order_relaxed);
+  header_->nodeless.store(allocator_.nodeless(), std::memory_order_relaxed);
   header_->used.store(used, std::memory_order_relaxed);
   if (used > header_->peak.load(std::memory_order_relaxed))
     header_->peak.store(used, std::memory_order_relaxed);
@@ -367,8 +388,20 @@ PageCount SwapSpace::peak() const {
 std::uint64_t SwapSpace::rebuilds() const {
   return header_->rebuilds.load(std::memory_order_relaxed);
 }
+PageCount SwapSpace::lost() const {
+  return PageCount{header_->lost.load(std::memory_order_relaxed)};
+}
+std::uint64_t SwapSpace::nodeless() const {
+  return header_->nodeless.load(std::memory_order_relaxed);
+}
+std::uint64_t SwapSpace::recounts() const {
+  return header_->recounts.load(std::memory_order_relaxed);
+}
 SwapGeometry SwapSpace::geometry() const {
   return header_->geometry;
+}
+SwapAllocatorMode SwapSpace::allocator_mode() const {
+  return header_->mode;
 }
 
 unsigned SwapSpace::count_of(SwapBlock block) const {
@@ -385,13 +418,16 @@ bool SwapSpace::holds(unsigned holder, SwapBlock block) const {
 
 bool SwapSpace::verify() const {
   const Section section(*this);
-  if (!blist_.verify()) return false;
-  bool good = true;
-  for (std::uint64_t chunk = 0; chunk < header_->chunks; ++chunk) good = good && verify_chunk(chunk);
-  return good;
+  if (!allocator_.verify()) return false;
+  Tally tally;
+  for (std::uint64_t chunk = 0; chunk < header_->chunks; ++chunk) {
+    if (!verify_chunk(chunk, &tally)) return false;
+  }
+  return tally.held == header_->held && tally.held + tally.free == header_->capacity &&
+         tally.free - tally.lost == allocator_.available().value();
 }
 
-bool SwapSpace::verify_chunk(std::uint64_t chunk) const {
+bool SwapSpace::verify_chunk(std::uint64_t chunk, Tally* tally) const {
   const auto in_set = [&](const std::uint64_t* set) { return (set[chunk / 64] >> (chunk % 64) & 1) != 0; };
   const bool any = in_set(touched());
   const std::uint64_t end = std::min((chunk + 1) * kChunkBlocks, header_->blocks);
@@ -407,7 +443,11 @@ bool SwapSpace::verify_chunk(std::uint64_t chunk) const {
       const SwapBlock block{static_cast<std::uint32_t>(b)};
       const std::uint16_t have = any ? counts()[b] : std::uint16_t{0};
       if (have != expected[b - first]) return false;
-      if (blist_.is_free(block) != (header_->geometry.usable(block) && have == 0)) return false;
+      const bool free = header_->geometry.usable(block) && have == 0;
+      if (allocator_.is_free(block) && !free) return false;
+      tally->held += have != 0 ? 1 : 0;
+      tally->free += free ? 1 : 0;
+      tally->lost += free && !allocator_.is_free(block) ? 1 : 0;
     }
   }
   return true;

@@ -1,9 +1,11 @@
 // SwapSpace: the linear block space of swap, shared by the processes ("holders") of one tree.
 //
 // It lives in memory that they share; an object of this class is one process's view of it. Ground truth is
-// one bitmap per holder: the blocks that this process references. The 16-bit reference counts and the blist
-// are derived from the bitmaps and rebuilt from them when a process died inside the lock. Invariants:
-// count[b] = number of holders whose bitmap has b; b is free in the blist iff it is usable and count 0; each
+// one bitmap per holder: the blocks that this process references. The 16-bit reference counts and the
+// allocator (swap_allocator.h; which one is decided when the space is made) are derived from the bitmaps and
+// rebuilt from them when a process died inside the lock. An allocator that loses blocks is made anew from the
+// counts when it has nothing else left. Invariants: count[b] = number of holders whose bitmap has b; b is
+// free in the allocator iff it is usable, has count 0, and is none of those that the allocator lost; each
 // operation changes only bitmaps of its own holder, of a child that does not run yet, or of a dead one, so a
 // kill -9 at any instruction plus drop_holder() leaks nothing and frees nothing that is referenced.
 // Memory of bitmaps and counts is touched lazily (a summary bit per 32768 blocks says where anything may be).
@@ -16,7 +18,7 @@
 #include <span>
 
 #include "base/units.h"
-#include "swap/blist.h"
+#include "swap/swap_allocator.h"
 #include "swap/swap_geometry.h"
 
 namespace enchilada {
@@ -34,18 +36,21 @@ class SwapSpace {
     void* context = nullptr;
   };
 
-  [[nodiscard]] static std::size_t required_bytes(const SwapGeometry& geometry);
+  [[nodiscard]] static std::size_t required_bytes(const SwapGeometry& geometry,
+                                                  SwapAllocatorMode mode = SwapAllocatorMode::kBlist);
   /// Formats zeroed storage, aligned to a page. False when the geometry is not valid or the storage too
   /// small.
-  [[nodiscard]] static bool create(std::span<std::byte> storage, const SwapGeometry& geometry);
+  [[nodiscard]] static bool create(std::span<std::byte> storage, const SwapGeometry& geometry,
+                                   SwapAllocatorMode mode = SwapAllocatorMode::kBlist);
   /// This process's view; `self` is its holder slot (or kSupervisor) and signs the lock.
   [[nodiscard]] static std::optional<SwapSpace> attach(std::span<std::byte> storage, unsigned self,
                                                        Liveness alive);
   /// In the child of a process fork: it signs with its own slot from now on.
   void set_self(unsigned holder) { self_ = holder; }
 
-  /// As many contiguous blocks as there are anywhere, up to `max`, in one stripe, referenced by `holder`;
-  /// empty when the space is full. Of equally long runs one that was in use before is preferred.
+  /// As many contiguous blocks as the allocator finds, up to `max`, in one stripe, referenced by `holder`;
+  /// empty when the space is full. (Blist finds the most that there are anywhere.) Of equally long runs one
+  /// that was in use before is preferred.
   [[nodiscard]] BlockRun allocate(unsigned holder, PageCount max);
   /// One more reference to blocks that somebody else references already.
   void reference(unsigned holder, BlockRun run);
@@ -60,10 +65,14 @@ class SwapSpace {
 
   [[nodiscard]] PageCount used() const;      // blocks that somebody references; a glance, no lock
   [[nodiscard]] PageCount capacity() const;  // usable blocks, holes not counted
-  [[nodiscard]] PageCount available() const { return capacity() - used(); }
+  [[nodiscard]] PageCount available() const { return capacity() - used() - lost(); }
+  [[nodiscard]] PageCount lost() const;  // blocks that the allocator has no track of at present
   [[nodiscard]] PageCount peak() const;
   [[nodiscard]] std::uint64_t rebuilds() const;  // times that the lock was inherited from a dead process
+  [[nodiscard]] std::uint64_t recounts() const;  // times that the allocator was made anew to find lost blocks
+  [[nodiscard]] std::uint64_t nodeless() const;  // times that blocks were lost for want of a list's node
   [[nodiscard]] SwapGeometry geometry() const;
+  [[nodiscard]] SwapAllocatorMode allocator_mode() const;
 
   [[nodiscard]] unsigned count_of(SwapBlock block) const;
   [[nodiscard]] bool holds(unsigned holder, SwapBlock block) const;
@@ -72,6 +81,7 @@ class SwapSpace {
 
  private:
   struct Header;
+  struct Tally;
   class Section;  // the lock, and the repair when it was inherited
 
   SwapSpace(Header* header, unsigned self, Liveness alive);
@@ -86,19 +96,20 @@ class SwapSpace {
   template <class Use>
   void for_each_word(unsigned holder, Use use) const;
 
-  [[nodiscard]] BlockRun take_longest(PageCount max);
+  [[nodiscard]] BlockRun take(PageCount max);
   void mark(unsigned holder, BlockRun run);
   void unmark(unsigned holder, BlockRun run);
   void add_counts(BlockRun run);
   void drop_counts(BlockRun run);
   void fill_holes();
   void rebuild();
+  void make_allocator_anew();
   void fill_referenced(std::uint64_t chunk);
   void publish_usage();
-  [[nodiscard]] bool verify_chunk(std::uint64_t chunk) const;
+  [[nodiscard]] bool verify_chunk(std::uint64_t chunk, Tally* tally) const;
 
   Header* header_;
-  Blist blist_;
+  SwapAllocator allocator_;
   unsigned self_;
   Liveness alive_;
 };

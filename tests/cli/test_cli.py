@@ -101,6 +101,7 @@ class BadInput(Case):
             (2, "no mechanism|color", ["run", "--set", "color=red", "--", "true"]),
             (2, "no mode|teleport|move", ["run", "--set", "transport=teleport", "--", "true"]),
             (2, "no mode", ["run", "--set", "transport=", "--", "true"]),
+            (2, "no mode|list-3x", ["run", "--set", "swap_allocator=buddy", "--", "true"]),
             (2, "--stats /nonexistent/x", ["run", "--stats", "/nonexistent/x", "--", "true"]),
             (2, "--stats", ["run", "--stats", "/", "--", "true"]),
             (2, "extra", ["doctor", "extra"]),
@@ -364,7 +365,8 @@ class Running(Case):
 
     def test_help_version_doctor(self):
         for arguments, word in ((["--help"], "Examples"), (["run", "--help"], "--ram"), (["--version"], "enchilada "),
-                                (["run", "--set", "help"], "transport"), (["doctor"], "userfaultfd")):
+                                (["run", "--set", "help"], "transport"),
+                                (["run", "--set", "help"], "swap_allocator"), (["doctor"], "userfaultfd")):
             done = self.call(*arguments)
             self.assertEqual((done.returncode, done.stderr), (0, ""), arguments)
             self.assertIn(word, done.stdout)

@@ -101,6 +101,10 @@ RigConfig choose_config(Random& random) {
   config.least_frames = std::max<std::uint64_t>(32, config.engine.machine.memory.frames.value() / 2);
   config.sharing = !random.one_in(3);
   config.pins = !config.sharing && random.one_in(2);
+  if (random.one_in(3)) {  // asked last, so that what a seed stood for before it still does
+    config.engine.swap_allocator =
+        random.one_in(2) ? SwapAllocatorMode::kBlist1999 : SwapAllocatorMode::kList3x;
+  }
   return config;
 }
 
@@ -109,12 +113,12 @@ std::string describe(const RigConfig& config) {
   char line[400];
   std::snprintf(
       line, sizeof(line),
-      "%llu frames, %s%s%s%s, %zu swap devices of %llu pages%s%s, pv limit %zu, %llu tables%s%s%s%s%s",
+      "%llu frames, %s%s%s%s, %zu swap devices of %llu pages (%s)%s%s, pv limit %zu, %llu tables%s%s%s%s%s",
       static_cast<unsigned long long>(e.machine.memory.frames.value()),
       e.machine.pmap.reference_bits ? "reference bits" : "no reference bits",
       e.machine.pmap.dirty_bits ? "" : ", no dirty bits", e.machine.pmap.one_address ? ", one address" : "",
       e.machine.memory.run_at_most < e.machine.memory.frames ? ", scattered grants" : "", e.swap_pages.size(),
-      static_cast<unsigned long long>(e.swap_pages[0]),
+      static_cast<unsigned long long>(e.swap_pages[0]), name_of(e.swap_allocator).data(),
       e.compressed_bytes != 0 ? " behind a compressed store" : "",
       e.async_looks != 0 && e.bounce_buffers > 2 ? ", written behind" : "", e.machine.pmap.pv_limit,
       static_cast<unsigned long long>(e.machine.pmap.table_pages.value()),

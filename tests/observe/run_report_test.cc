@@ -68,6 +68,9 @@ TEST(RunReport, TextAndJsonSayTheSame) {
   report.peak_resident_bytes = 32 << 20;
   report.swap_peak_bytes = 96 << 20;
   report.segment_bytes = 1 << 20;
+  report.swap_allocator = "list-3x";
+  report.swap_nodeless = 1234;
+  report.swap_lost_bytes = 40960;
   const auto c = std::make_unique<VmCounters>();
   c->vm_faults.store(4321);
   c->swappgsin.store(64);
@@ -78,7 +81,10 @@ TEST(RunReport, TextAndJsonSayTheSame) {
   EXPECT_THAT(text, HasSubstr("4,321"));
   EXPECT_THAT(text, HasSubstr("64 pages in 8 reads (8.0 pages each)"));
   EXPECT_THAT(text, HasSubstr("peak 32 MiB (8,192 pages) of --ram 64 MiB"));
+  EXPECT_THAT(text, HasSubstr("1,234 frees and cuts found no node in list-3x"));
   const auto json = nlohmann::json::parse(summary_json(report));
+  EXPECT_EQ(json["swap"]["allocator"], "list-3x");
+  EXPECT_EQ(json["swap"]["lost_bytes"], 40960);
   EXPECT_EQ(json["program"], "so\"rt");
   EXPECT_EQ(json["counters"]["vm_faults"], 4321);
   EXPECT_EQ(json["counters"].size(), kCounterInfoCount);

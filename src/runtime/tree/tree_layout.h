@@ -10,12 +10,13 @@
 #include <atomic>
 #include <cstdint>
 
+#include "swap/swap_allocator_mode.h"
 #include "vm/vm_meter.h"
 
 namespace enchilada {
 
 inline constexpr std::uint64_t kTreeMagic = 0x3165'6572'5443'6e45;  // "EnCTree1"
-inline constexpr std::uint32_t kTreeVersion = 4;
+inline constexpr std::uint32_t kTreeVersion = 5;
 /// Where the segment lies in every process: clear of the window, of ASLR's ranges and of sanitizer shadows.
 inline constexpr std::uint64_t kTreeAddress = 0x3400'0000'0000;
 inline constexpr std::uint32_t kMaxProcesses = 256;
@@ -45,7 +46,7 @@ struct TreeConfig {
   TransportChoice transport = TransportChoice::kAutomatic;
   std::uint32_t verbose = 0;
   std::uint32_t swap_file_count = 0;
-  std::uint32_t reserved = 0;
+  SwapAllocatorMode swap_allocator = SwapAllocatorMode::kBlist;
   std::array<SwapFile, kMaxSwapFiles> swap_files{};
   std::array<char, kMaxSettings> settings{};  // "mechanism=mode" separated by newlines, zero-terminated
 };
