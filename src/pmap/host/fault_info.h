@@ -18,4 +18,10 @@ inline VirtAddr fault_address(const siginfo_t& info) {
   return VirtAddr{reinterpret_cast<std::uint64_t>(info.si_addr)};
 }
 
+/// Was it the fetch of an instruction?
+inline bool fault_in_code(const ucontext_t& context) {
+  constexpr greg_t kInstructionFetch = 0x10;  // of the error code (Intel SDM 3A, 4.7)
+  return (context.uc_mcontext.gregs[REG_ERR] & kInstructionFetch) != 0;
+}
+
 }  // namespace enchilada

@@ -201,6 +201,7 @@ void HostMachine::destroy(HostMachine* machine) noexcept {
 
 void HostMachine::prepare_fork(bool guard) noexcept {
   fork_pending_.store(true, std::memory_order_seq_cst);
+  forks_.fetch_add(1, std::memory_order_seq_cst);
   guarded_ = guard;
   if (guarded_) mover_.forbid_access();
   mover_.allow_fork();

@@ -195,6 +195,8 @@ class HostMachine final : public PhysicalMemory, public PmapSystem {
   [[nodiscard]] bool after_fork_child(unsigned survivor = PinSet::kNoThread) noexcept;
   /// Between prepare_fork() and after_fork_*().
   [[nodiscard]] bool fork_pending() const { return fork_pending_.load(std::memory_order_acquire); }
+  /// Forks so far: a fault that an unfinished fork has caused may be looked at only when that is over.
+  [[nodiscard]] std::uint32_t forks() const { return forks_.load(std::memory_order_acquire); }
   /// The calling process is a child that has not called after_fork_child() yet.
   [[nodiscard]] bool in_fresh_child() const noexcept;
 
@@ -260,6 +262,7 @@ class HostMachine final : public PhysicalMemory, public PmapSystem {
   std::uint64_t grant_hint_ GUARDED_BY(grant_lock_) = 0;
 
   std::atomic<bool> fork_pending_{false};
+  std::atomic<std::uint32_t> forks_{0};
   bool guarded_ = false;  // the window is PROT_NONE for a fork
   std::atomic<std::int32_t> owner_pid_{0};
   int lowest_descriptor_;

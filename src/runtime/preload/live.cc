@@ -155,12 +155,14 @@ void Live::build(const char* tree_value) {
   if (attached != TreeStatus::kOk) give_up({"cannot join the process tree: ", describe(attached)});
   if (!install_gadget()) give_up({"the address of the system-call gadget is taken (a sanitizer's program?)"});
   install_handlers();
-  if (!create_pin_set()) give_up({"no memory for the runtime's tables (RLIMIT_AS?)"});
+  if (!create_pin_set())
+    give_up({"no memory for the runtime's tables (RLIMIT_AS or RLIMIT_DATA, ulimit -v or -d?)"});
   adopt_thread();
   const long at = raw_syscall(SYS_mmap, static_cast<long>(layout::kArenaBase),
                               static_cast<long>(layout::kArenaSize), PROT_READ | PROT_WRITE,
                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
-  if (at != static_cast<long>(layout::kArenaBase)) give_up({"no address space for the engine (RLIMIT_AS?)"});
+  if (at != static_cast<long>(layout::kArenaBase))
+    give_up({"no address space for the engine (RLIMIT_AS or RLIMIT_DATA, ulimit -v or -d?)"});
   // The arena is touched bit by bit and says how much (Arena::touched): huge pages would make that a lie, and
   // the start of every process slower.
   raw_syscall(SYS_madvise, at, static_cast<long>(layout::kArenaSize), MADV_NOHUGEPAGE);

@@ -193,18 +193,36 @@ void resolve(siginfo_t* info, ucontext_t* context) {
   }
 }
 
-/// SIGSEGV inside the window: of our own making (the fork protection), or foreign memory's.
-bool own_segv(siginfo_t* info) {
+/// May a fork that is over by now have caused this fault? Then the access is tried again, once for each fork.
+bool forked_meanwhile() {
+  ThreadRecord* const thread = known_thread();
+  if (thread == nullptr || is_forking_thread()) return false;
+  {
+    const ReadLock finished(live().gate());  // the protection of foreign ranges comes back last
+  }
+  const std::uint32_t forks = live().host().forks();
+  if (forks == thread->segv_forks) return false;
+  thread->segv_forks = forks;
+  return true;
+}
+
+/// SIGSEGV inside the window: of our own making (the fork protection), foreign memory's, or a jump into
+/// managed memory, none of which can be executed.
+bool own_segv(siginfo_t* info, const ucontext_t& context) {
   if (!live().ready() || !layout::in_window(fault_address(*info).value())) return false;
   if (live().pid() != static_cast<std::uint32_t>(raw_syscall(SYS_getpid))) {
     // A vfork child shares our memory and never gets here; a forked one has the fork's protection to lift. A
     // child made behind our back has no window at all (MADV_DONTFORK): better dead than reading zeros.
     return continue_forked_child();
   }
-  const bool foreign = live().is_foreign(fault_address(*info));
-  const bool forking = live().host().fork_pending();
-  if (foreign && !forking) return false;  // the program's own business with its file or code
-  return live().wait_for_fork();
+  if (live().host().fork_pending()) return live().wait_for_fork();
+  if (forked_meanwhile()) return true;
+  if (live().is_foreign(fault_address(*info))) return false;  // the program's business with its file or code
+  if (!fault_in_code(context)) return live().wait_for_fork();
+  // The kernel has mapped all of the window; of what the program has not, it would say so.
+  if (live().fault(fault_address(*info), Access::kRead) == FaultResult::kNotMapped)
+    info->si_code = SEGV_MAPERR;
+  return false;
 }
 
 void handle_fault(int signal, siginfo_t* info, ucontext_t* context) {
@@ -214,7 +232,7 @@ void handle_fault(int signal, siginfo_t* info, ucontext_t* context) {
     resolve(info, context);
     return;
   }
-  if (memory_fault && signal == SIGSEGV && own_segv(info)) return;
+  if (memory_fault && signal == SIGSEGV && own_segv(info, *context)) return;
   if (memory_fault && fix_up(context)) return;
   deliver(signal, info, context);
 }

@@ -52,6 +52,8 @@ struct ThreadRecord {
   unsigned resident_malloc = 0;
   /// Counts handlers without SA_RESTART: a system call under preparation looks whether one ran meanwhile.
   std::atomic<std::uint32_t> interruptions{0};
+  /// HostMachine::forks() at this thread's last SIGSEGV in the window.
+  std::uint32_t segv_forks = 0;
   /// A signal mask for the kernel to read or write while the thread's stack may be paged out.
   std::uint64_t mask_place = 0;
   /// SIGBUS, SIGSEGV and SIGSYS sent by others while a handler of the runtime ran: raised again at its end.

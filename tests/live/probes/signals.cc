@@ -110,6 +110,39 @@ PROBE(own_handler_mends_and_retries) {  // as garbage collectors do with write b
   }
 }
 
+PROBE(a_jump_into_data_is_accerr) {
+  struct sigaction action = {};
+  action.sa_sigaction = note_and_escape;
+  action.sa_flags = SA_SIGINFO;
+  EXPECT(sigaction(SIGSEGV, &action, nullptr) == 0);
+  char* memory = map(4 * 4096);
+  memset(memory, 0xc3, 4 * 4096);  // ret
+  EXPECT(munmap(memory + 4096, 4096) == 0);
+  EXPECT(mprotect(memory + 2 * 4096, 4096, PROT_NONE) == 0);
+  const auto jump = [&](char* to) {
+    fault_signal = 0;
+    if (sigsetjmp(escape, 1) == 0) reinterpret_cast<void (*)()>(to)();
+    EXPECT_EQ(static_cast<int>(fault_signal), SIGSEGV);
+    EXPECT_EQ(fault_address, reinterpret_cast<uintptr_t>(to));
+  };
+  for (int round = 0; round < 2; ++round) {
+    jump(memory);
+    EXPECT_EQ(static_cast<int>(fault_code), SEGV_ACCERR);
+    jump(memory + 4096);
+    EXPECT_EQ(static_cast<int>(fault_code), SEGV_MAPERR);
+    jump(memory + 2 * 4096);
+    EXPECT_EQ(static_cast<int>(fault_code), SEGV_ACCERR);
+    push_out();
+  }
+  EXPECT_EQ(memory[0], static_cast<char>(0xc3));
+}
+
+PROBE_DIES(a_jump_into_data_kills_by_segv, SIGSEGV) {
+  char* memory = map(4096);
+  memset(memory, 0xc3, 4096);
+  reinterpret_cast<void (*)()>(memory)();
+}
+
 PROBE_DIES(null_pointer_kills_by_segv, SIGSEGV) {
   push_out();
   *reinterpret_cast<volatile int*>(0) = 1;
