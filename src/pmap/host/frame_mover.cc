@@ -7,6 +7,8 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
+#include <algorithm>
+
 #include "base/check.h"
 #include "base/raw_syscall.h"
 #include "pmap/host/page_ops.h"
@@ -79,14 +81,30 @@ long FrameMover::register_range(VirtRange range, std::uint64_t mode) noexcept {
   return raw_syscall(SYS_ioctl, fd_, uffd::kIoctlRegister, as_arg(&request));
 }
 
-long FrameMover::open(int lowest) noexcept {
+/// All of the window but what the kernel has mappings of its own in: the kernel refuses to register a file's,
+/// and of others the absent pages would be reported to us.
+long FrameMover::register_window(VirtRange (*next_kernels)(VirtAddr)) noexcept {
+  constexpr std::uint64_t kMode = uffd::kRegisterMissing | uffd::kRegisterWp;
+  if (next_kernels == nullptr) return register_range(window_, kMode);
+  for (VirtAddr at = window_.start; at < window_.end;) {
+    const VirtRange theirs = next_kernels(at);
+    const VirtAddr end = std::min(theirs.start, window_.end);
+    if (at < end) {
+      if (const long result = register_range({at, end}, kMode); result != 0) return result;
+    }
+    at = std::max(theirs.end, end);
+  }
+  return 0;
+}
+
+long FrameMover::open(int lowest, VirtRange (*next_kernels)(VirtAddr)) noexcept {
   const long fd = raw_syscall(SYS_userfaultfd, O_CLOEXEC | uffd::kUserModeOnly);
   if (fd < 0) return fd;
   fd_ = raise_descriptor(fd, lowest);
   uffd::Api api{uffd::kApi, uffd::kFeatureSigbus | uffd::kFeaturePagefaultFlagWp, 0};
   if (use_move_) api.features |= uffd::kFeatureMove;
   long result = raw_syscall(SYS_ioctl, fd_, uffd::kIoctlApi, as_arg(&api));
-  if (result == 0) result = register_range(window_, uffd::kRegisterMissing | uffd::kRegisterWp);
+  if (result == 0) result = register_window(next_kernels);
   // The pool is not MISSING-registered, so that the kernel zero-fills a home slot when the engine touches
   // it.
   if (result == 0) result = register_range(pool_, uffd::kRegisterWp);

@@ -45,7 +45,7 @@ class FrameMover {
 
   /// Opens descriptors (>= lowest) and registers both mappings: 0 or -errno. Also in a forked child, after
   /// close().
-  [[nodiscard]] long open(int lowest) noexcept;
+  [[nodiscard]] long open(int lowest, VirtRange (*next_kernels)(VirtAddr) = nullptr) noexcept;
   /// Lets go of the descriptors without using them (in a forked child they still act on the parent, rule
   /// 3).
   void close() noexcept;
@@ -103,6 +103,7 @@ class FrameMover {
   void drop(std::uint64_t at, std::uint64_t pages) noexcept;
   void advise(VirtRange range, int advice) noexcept;
   [[nodiscard]] long register_range(VirtRange range, std::uint64_t mode) noexcept;
+  [[nodiscard]] long register_window(VirtRange (*next_kernels)(VirtAddr)) noexcept;
   [[nodiscard]] long call_on(std::uint64_t address, long nr, std::uint64_t b, std::uint64_t c) const noexcept;
   void read_presence(std::uint64_t at, std::uint64_t pages, bool* there) const noexcept;
 

@@ -217,10 +217,10 @@ bool HostMachine::in_fresh_child() const noexcept {
   return owner_pid_.load(std::memory_order_relaxed) != current_pid();
 }
 
-bool HostMachine::after_fork_child(unsigned survivor) noexcept {
+bool HostMachine::after_fork_child(unsigned survivor, VirtRange (*next_kernels)(VirtAddr)) noexcept {
   if (!in_fresh_child()) return true;
   mover_.close();
-  if (mover_.open(lowest_descriptor_) != 0) return false;
+  if (mover_.open(lowest_descriptor_, next_kernels) != 0) return false;
   if (pins_ != nullptr) pins_->reset_after_fork(survivor);
   bounces_taken_.store(0, std::memory_order_relaxed);
   protect_again_after_fork();

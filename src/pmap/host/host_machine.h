@@ -192,7 +192,10 @@ class HostMachine final : public PhysicalMemory, public PmapSystem {
   /// In the child, before any other use of the machine: own userfaultfd, registrations, write protection
   /// (fork loses it), access. False when the kernel refuses; the child must then die. Idempotent.
   /// `survivor`: the calling thread's record in the PinSet.
-  [[nodiscard]] bool after_fork_child(unsigned survivor = PinSet::kNoThread) noexcept;
+  /// next_kernels: the first range that ends above an address and has mappings of the kernel's own (files,
+  /// code) in the window; they are none of ours in the child either. Null: there are none.
+  [[nodiscard]] bool after_fork_child(unsigned survivor = PinSet::kNoThread,
+                                      VirtRange (*next_kernels)(VirtAddr) = nullptr) noexcept;
   /// Between prepare_fork() and after_fork_*().
   [[nodiscard]] bool fork_pending() const { return fork_pending_.load(std::memory_order_acquire); }
   /// Forks so far: a fault that an unfinished fork has caused may be looked at only when that is over.

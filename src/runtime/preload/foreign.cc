@@ -143,6 +143,15 @@ void note_foreign_protection(VirtRange range, int prot) {
   }
 }
 
+VirtRange next_foreign(VirtAddr from) {
+  MutexLock guard(table_lock);
+  VirtRange next{VirtAddr{~std::uint64_t{0}}, VirtAddr{~std::uint64_t{0}}};
+  for (std::size_t i = 0; i < table_size.load(); ++i) {
+    if (table[i].range.end > from && table[i].range.start < next.start) next = table[i].range;
+  }
+  return next;
+}
+
 void reapply_foreign_protection() {
   for (std::size_t i = 0; i < table_size.load(); ++i) protect_kernel(table[i].range, table[i].prot);
 }

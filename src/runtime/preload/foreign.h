@@ -17,6 +17,8 @@ long install_foreign(VirtRange range, int prot, int flags, int fd, std::uint64_t
 void release_foreign(VirtRange range);
 
 [[nodiscard]] bool has_foreign(VirtRange range);
+/// The first foreign range that ends above `from`; one at the end of the address space if there is none.
+[[nodiscard]] VirtRange next_foreign(VirtAddr from);
 /// Every page of it is foreign.
 [[nodiscard]] bool only_foreign(VirtRange range);
 /// After a kernel mprotect over a mixed range: notes the foreign parts' new protection and makes the window's

@@ -193,7 +193,7 @@ void child_body() {
   renumber_holds();
   ThreadRecord* self = known_thread();
   const unsigned survivor = self != nullptr ? self->pins : PinSet::kNoThread;
-  if (!live().host().after_fork_child(survivor))
+  if (!live().host().after_fork_child(survivor, next_foreign))
     give_up({"a forked child gets no userfaultfd: cannot go on"});
   reapply_foreign_protection();
   const TreeStatus started = live().tree().child_started(child_slot);

@@ -1014,3 +1014,43 @@ PROBE(protections_and_holes_survive_fork) {
     EXPECT(what < 3 ? WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV : status == 0);
   }
 }
+
+// A file mapped over managed memory, and code: kernel mappings, which the child's engine must leave alone.
+PROBE(kernel_mappings_in_the_window_survive_fork) {
+  constexpr size_t kBytes = 64 * 4096;
+  int fd = scratch_file();
+  std::string content(kBytes, 'x');
+  EXPECT_EQ(write(fd, content.data(), content.size()), static_cast<ssize_t>(kBytes));
+  char* p = map(4 * kBytes);
+  fill(p, 4 * kBytes, 5);
+  EXPECT(mmap(p + kBytes, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, fd, 0) == p + kBytes);
+  char* code = p + 3 * kBytes;
+  EXPECT(mmap(code, kBytes, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
+              0) == code);
+  code[0] = static_cast<char>(0xc3);  // ret
+  push_out();
+  pid_t child = fork();
+  EXPECT(child >= 0);
+  if (child == 0) {
+    EXPECT(memcmp(p + kBytes, content.data(), kBytes) == 0);
+    reinterpret_cast<void (*)()>(code)();
+    EXPECT_ZEROS(code + 4096, kBytes - 4096);  // never touched before
+    code[8 * 4096] = static_cast<char>(0xc3);
+    reinterpret_cast<void (*)()>(code + 8 * 4096)();
+    p[kBytes] = 'y';
+    EXPECT_PATTERN(p, kBytes, 5);
+    push_out();
+    EXPECT(p[kBytes] == 'y' && p[kBytes + 1] == 'x');
+    pid_t grandchild = fork();
+    if (grandchild == 0) {
+      EXPECT(p[kBytes] == 'y' && p[kBytes + 1] == 'x');
+      reinterpret_cast<void (*)()>(code + 8 * 4096)();
+      EXPECT_PATTERN(p, kBytes, 5);
+      _exit(0);
+    }
+    EXPECT_CHILD_OK(grandchild);
+    _exit(0);
+  }
+  EXPECT_CHILD_OK(child);
+  EXPECT(p[kBytes] == 'x');
+}
