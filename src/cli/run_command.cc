@@ -101,13 +101,10 @@ void put_settings(const RunOptions& options, TreeConfig* config) {
 
 /// Never kAutomatic: the processes of the tree need not ask the kernel again.
 TransportChoice chosen_transport(const RunOptions& options, const HostFeatures& host) {
+  const std::string_view mode = chosen_mode(options.settings, "transport");
   TransportChoice choice = TransportChoice::kAutomatic;
-  for (const std::string& setting : options.settings) {
-    if (setting == "transport=auto") choice = TransportChoice::kAutomatic;
-    if (setting == "transport=move") choice = TransportChoice::kMove;
-    if (setting == "transport=copy") choice = TransportChoice::kCopy;
-  }
-  if (options.force_copy) choice = TransportChoice::kCopy;
+  if (mode == "move") choice = TransportChoice::kMove;
+  if (mode == "copy" || options.force_copy) choice = TransportChoice::kCopy;
   if (choice == TransportChoice::kMove && !host.move) {
     throw UserError("--set transport=move: this kernel has no UFFDIO_MOVE (Linux 6.8); leave it to 'auto'");
   }
@@ -117,24 +114,14 @@ TransportChoice chosen_transport(const RunOptions& options, const HostFeatures& 
   return choice;
 }
 
-/// The last one that is named; check_setting() has let nothing else through.
-SwapAllocatorMode chosen_swap_allocator(const RunOptions& options) {
-  constexpr std::string_view kMechanism = "swap_allocator=";
-  SwapAllocatorMode mode = SwapAllocatorMode::kBlist;
-  for (const std::string& setting : options.settings) {
-    if (!setting.starts_with(kMechanism)) continue;
-    mode = swap_allocator_named(std::string_view(setting).substr(kMechanism.size())).value_or(mode);
-  }
-  return mode;
-}
-
 TreeConfig make_config(const RunOptions& options, const HostFeatures& host, std::uint64_t frames,
                        const std::vector<OpenedSwap>& swap) {
   TreeConfig config;
   config.ram_frames = frames;
   config.compressed_bytes = chosen_compressed(options, &config.ram_frames);
   config.transport = chosen_transport(options, host);
-  config.swap_allocator = chosen_swap_allocator(options);
+  config.swap_allocator = swap_allocator_named(chosen_mode(options.settings, "swap_allocator"))
+                              .value_or(SwapAllocatorMode::kBlist);
   config.verbose = options.verbose ? 1 : 0;
   config.swap_file_count = static_cast<std::uint32_t>(swap.size());
   for (std::size_t i = 0; i < swap.size(); ++i) {

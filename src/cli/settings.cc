@@ -33,10 +33,17 @@ constexpr bool has_mode(std::string_view modes, std::string_view mode) {
   return false;
 }
 
+constexpr std::string_view modes_of(std::string_view mechanism) {
+  for (const Setting& s : kSettings) {
+    if (s.mechanism == mechanism) return s.modes;
+  }
+  return {};
+}
+
 static_assert(
     [] {
       for (const std::string_view name : kSwapAllocatorNames) {
-        if (!has_mode(kSettings[1].modes, name)) return false;
+        if (!has_mode(modes_of("swap_allocator"), name)) return false;
       }
       return true;
     }(),
@@ -59,6 +66,16 @@ void check_setting(const std::string& setting) {
   }
   throw UserError(
       fmt::format("--set {}: there is no mechanism '{}'; --set help lists them", setting, mechanism));
+}
+
+std::string_view chosen_mode(std::span<const std::string> settings, std::string_view mechanism) {
+  const std::string_view modes = modes_of(mechanism);
+  std::string_view mode = modes.substr(0, modes.find('|'));
+  for (const std::string_view setting : settings) {
+    const std::size_t equals = setting.find('=');
+    if (setting.substr(0, equals) == mechanism) mode = setting.substr(equals + 1);
+  }
+  return mode;
 }
 
 std::string settings_help() {

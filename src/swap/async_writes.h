@@ -1,6 +1,6 @@
 // AsyncWrites: writes that go on by themselves, by Linux AIO. Any thread of the address space can fetch an
 // answer, also one that did not ask for it and also a vfork child; exec and exit wait for what is under way,
-// so that blocks are not given to others before (docs/decisions/0002: why not io_uring).
+// so that blocks are not given to others before (docs/decisions/0007: why not io_uring).
 //
 // Invariants: what fetches answers holds the lock, so a thread that waits with it for its own answer is the
 // one to get it; a process never uses the context of another (forget_after_fork()). Nothing allocates;

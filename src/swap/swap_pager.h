@@ -93,15 +93,16 @@ class SwapPager final : public Pager {
   [[nodiscard]] bool find_least(const PagerHandle& handle, PageIndex from, PageIndex* found) override;
   [[nodiscard]] bool nearly_full() const override;
 
-  /// Process fork, in this order: quiesce_for_fork (waits for I/O in flight, then holds the pager still),
-  /// then SwapSpace::clone_holder(parent, child), the fork, and in the parent resume_after_fork, in the child
-  /// on_process_fork_child. A child of a fork that was not quiesced may call on_process_fork_child too, if no
-  /// other thread was inside the pager.
   /// Waits for what is written behind; before the space clones this holder, too, so that the child has little
   /// to write again.
   void finish_writes();
   /// Blocks that were given up while they were written, and are released when that is over.
   [[nodiscard]] PageCount given_up() const;
+
+  /// Process fork, in this order: quiesce_for_fork (waits for I/O in flight, then holds the pager still),
+  /// then SwapSpace::clone_holder(parent, child), the fork, and in the parent resume_after_fork, in the child
+  /// on_process_fork_child. A child of a fork that was not quiesced may call on_process_fork_child too, if no
+  /// other thread was inside the pager.
   void quiesce_for_fork();
   void resume_after_fork();
   void on_process_fork_child(unsigned new_holder);

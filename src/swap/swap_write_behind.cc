@@ -40,8 +40,9 @@ void SwapPager::for_each_behind(Use use) {
 }
 
 void SwapPager::settle_writes() {
+  if (behind_.load(std::memory_order_relaxed) == 0) return;
   for (SwapDevice* device : devices_) {
-    if (device != nullptr && behind_.load(std::memory_order_relaxed) != 0) device->collect_writes();
+    if (device != nullptr) device->collect_writes();
   }
   for_each_behind([this](Bounce& bounce) { return !bounce.under_way() && settle(bounce); });
 }

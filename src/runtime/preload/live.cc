@@ -158,15 +158,10 @@ void Live::build(const char* tree_value) {
   if (!create_pin_set())
     give_up({"no memory for the runtime's tables (RLIMIT_AS or RLIMIT_DATA, ulimit -v or -d?)"});
   adopt_thread();
-  const long at = raw_syscall(SYS_mmap, static_cast<long>(layout::kArenaBase),
-                              static_cast<long>(layout::kArenaSize), PROT_READ | PROT_WRITE,
-                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
-  if (at != static_cast<long>(layout::kArenaBase))
+  // It says how much of it is touched (Arena::touched), page by page.
+  if (!map_own_memory(layout::kArenaBase, layout::kArenaSize))
     give_up({"no address space for the engine (RLIMIT_AS or RLIMIT_DATA, ulimit -v or -d?)"});
-  // The arena is touched bit by bit and says how much (Arena::touched): huge pages would make that a lie, and
-  // the start of every process slower.
-  raw_syscall(SYS_madvise, at, static_cast<long>(layout::kArenaSize), MADV_NOHUGEPAGE);
-  arena_ = arena_place.make(reinterpret_cast<std::byte*>(at), layout::kArenaSize);
+  arena_ = arena_place.make(reinterpret_cast<std::byte*>(layout::kArenaBase), layout::kArenaSize);
   pid_ = own_pid();
   join_swap();
   make_machine();

@@ -1,15 +1,12 @@
 // Power-of-two size classes over one lazily populated range.
 #include "runtime/preload/resident_heap.h"
 
-#include <sys/mman.h>
-#include <sys/syscall.h>
-
 #include <atomic>
 #include <cstdint>
 
 #include "base/mutex.h"
-#include "base/raw_syscall.h"
 #include "runtime/preload/layout.h"
+#include "runtime/preload/syscalls.h"
 
 namespace enchilada::runtime {
 namespace {
@@ -36,12 +33,7 @@ std::atomic<std::uint64_t> heap_end{0};
 
 bool map_heap() REQUIRES(heap_lock) {
   if (next_free != 0) return true;
-  const long at = raw_syscall(SYS_mmap, static_cast<long>(layout::kResidentHeap),
-                              static_cast<long>(layout::kResidentHeapSize), PROT_READ | PROT_WRITE,
-                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
-  if (at != static_cast<long>(layout::kResidentHeap)) return false;
-  // Most programs have a few pages here: none is worth zeroing 2 MiB at the first.
-  raw_syscall(SYS_madvise, at, static_cast<long>(layout::kResidentHeapSize), MADV_NOHUGEPAGE);
+  if (!map_own_memory(layout::kResidentHeap, layout::kResidentHeapSize)) return false;
   next_free = layout::kResidentHeap;
   return true;
 }

@@ -1,7 +1,11 @@
 // The runtime's own system calls: never libc's wrappers, always through the gadget once it is there.
 #pragma once
 
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
 #include "base/raw_syscall.h"
+#include "base/units.h"
 #include "runtime/preload/layout.h"
 
 namespace enchilada::runtime {
@@ -21,6 +25,18 @@ inline constexpr long kRestart = -512;
 template <class T>
 long as_long(T* p) {
   return reinterpret_cast<long>(p);
+}
+
+/// Zeroed memory of ours at this very place, which costs only what is touched: no huge pages, of which one
+/// would be zeroed for the few pages that most programs need. False: taken, or no address space.
+inline bool map_own_memory(std::uint64_t at, std::uint64_t bytes) {
+  const auto start = static_cast<long>(at);
+  const auto size = static_cast<long>(bytes);
+  const long mapped = raw_syscall(SYS_mmap, start, size, PROT_READ | PROT_WRITE,
+                                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+  if (mapped != start) return false;
+  raw_syscall(SYS_madvise, start, size, MADV_NOHUGEPAGE);
+  return true;
 }
 
 /// All signals blocked while in scope: the program's handlers must not run inside the engine.

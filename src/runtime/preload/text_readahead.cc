@@ -45,6 +45,26 @@ const char* parse_hex(const char* p, std::uint64_t* value) {
   }
 }
 
+/// A line of /proc/self/maps that is a mapping of a file which cannot be written, such as
+/// "55d0e1a2c000-55d0e1b5f000 r-xp 0002c000 fe:00 1311768   /usr/bin/bash"
+bool parse_text_mapping(const char* line, VirtRange* range) {
+  std::uint64_t start = 0;
+  std::uint64_t end = 0;
+  std::uint64_t skipped = 0;
+  const char* p = parse_hex(line, &start);
+  if (*p != '-') return false;
+  p = parse_hex(p + 1, &end);
+  if (p[0] != ' ' || p[1] != 'r' || p[2] != '-') return false;
+  for (unsigned blanks = 0; *p != 0; ++p) {
+    if (*p != ' ' || ++blanks < 4) continue;  // protection, offset, device
+    parse_hex(p + 1, &skipped);
+    break;
+  }
+  if (skipped == 0 || start >= end) return false;  // no inode (decimal, but only zero matters): no file
+  *range = {VirtAddr{start}, VirtAddr{end}};
+  return true;
+}
+
 void tell(const char* line) {
   VirtRange range;
   if (!parse_text_mapping(line, &range) || layout::kWindow.contains(range.start)) return;
@@ -75,37 +95,18 @@ void tell_all_mappings() {
 
 }  // namespace
 
-// "55d0e1a2c000-55d0e1b5f000 r-xp 0002c000 fe:00 1311768   /usr/bin/bash"
-bool parse_text_mapping(const char* line, VirtRange* range) {
-  std::uint64_t start = 0;
-  std::uint64_t end = 0;
-  std::uint64_t skipped = 0;
-  const char* p = parse_hex(line, &start);
-  if (*p != '-') return false;
-  p = parse_hex(p + 1, &end);
-  if (p[0] != ' ' || p[1] != 'r' || p[2] != '-') return false;
-  for (unsigned blanks = 0; *p != 0; ++p) {
-    if (*p != ' ' || ++blanks < 4) continue;  // protection, offset, device
-    parse_hex(p + 1, &skipped);
-    break;
-  }
-  if (skipped == 0 || start >= end) return false;  // no inode (decimal, but only zero matters): no file
-  *range = {VirtAddr{start}, VirtAddr{end}};
-  return true;
-}
-
 void watch_text_readahead() {
   if (faults.fetch_add(1, std::memory_order_relaxed) % kLookEvery != 0) return;
   const std::uint64_t now = monotonic_ns();
   const std::uint64_t major = major_faults();
   const std::uint64_t since = period_start.load(std::memory_order_relaxed);
   const std::uint64_t before = period_major.load(std::memory_order_relaxed);
-  // After a fork the sum starts again from zero.
-  const bool many = since != 0 && major > before && major - before >= kMany;
-  if (now - since <= kPeriodNs && !many) return;
+  const bool over = now - since > kPeriodNs;
+  const bool many = major >= before + kMany;  // not so after a fork: the sum starts again from zero
+  if (!over && !many) return;
   period_start.store(now, std::memory_order_relaxed);
   period_major.store(major, std::memory_order_relaxed);
-  if (!many || now - since > kPeriodNs) return;
+  if (over) return;
   std::uint64_t last = told.load(std::memory_order_relaxed);
   if (last != 0 && now - last < kAgainNs) return;
   if (told.compare_exchange_strong(last, now, std::memory_order_relaxed)) tell_all_mappings();

@@ -7,13 +7,7 @@
 // (MADV_RANDOM). Invariant: nothing is held while it looks; no allocation, async-signal-safe.
 #pragma once
 
-#include "base/units.h"
-
 namespace enchilada::runtime {
-
-/// One line of /proc/self/maps: a private or shared mapping of a file that cannot be written. False: anything
-/// else.
-[[nodiscard]] bool parse_text_mapping(const char* line, VirtRange* range);
 
 /// After each fault that the engine has resolved, outside of all locks.
 void watch_text_readahead();

@@ -1,7 +1,6 @@
 // Thread records: a fixed array of blocks, found by stack pointer or by TLS.
 #include "runtime/preload/thread.h"
 
-#include <sys/mman.h>
 #include <sys/syscall.h>
 
 #include "base/check.h"
@@ -23,12 +22,7 @@ ThreadRecord* block(std::uint64_t i) {
 
 bool map_blocks() {
   if (blocks_mapped.load(std::memory_order_acquire)) return true;
-  const long at = raw_syscall(SYS_mmap, static_cast<long>(layout::kThreadBase),
-                              static_cast<long>(kEnd - layout::kThreadBase), PROT_READ | PROT_WRITE,
-                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
-  if (at < 0) return false;
-  // A huge page would be zeroed for the few pages of a stack that are used.
-  raw_syscall(SYS_madvise, at, static_cast<long>(kEnd - layout::kThreadBase), MADV_NOHUGEPAGE);
+  if (!map_own_memory(layout::kThreadBase, kEnd - layout::kThreadBase)) return false;
   blocks_mapped.store(true, std::memory_order_release);
   return true;
 }
