@@ -10,7 +10,6 @@
 #include <chrono>
 #include <climits>
 #include <cstdlib>
-#include <cstring>
 #include <fstream>
 
 #include "cli/launch.h"
@@ -92,19 +91,12 @@ std::vector<OpenedSwap> open_all(const RunOptions& options) {
   return opened;
 }
 
-void put_settings(const RunOptions& options, TreeConfig* config) {
-  std::string all;
-  for (const std::string& setting : options.settings) all += setting + "\n";
-  if (all.size() >= config->settings.size()) throw UserError("--set: too many settings");
-  std::memcpy(config->settings.data(), all.data(), all.size());
-}
-
 /// Never kAutomatic: the processes of the tree need not ask the kernel again.
-TransportChoice chosen_transport(const RunOptions& options, const HostFeatures& host) {
-  const std::string_view mode = chosen_mode(options.settings, "transport");
+TransportChoice chosen_transport(const RunOptions& options, TransportSetting wanted,
+                                 const HostFeatures& host) {
   TransportChoice choice = TransportChoice::kAutomatic;
-  if (mode == "move") choice = TransportChoice::kMove;
-  if (mode == "copy" || options.force_copy) choice = TransportChoice::kCopy;
+  if (wanted == TransportSetting::kMove) choice = TransportChoice::kMove;
+  if (wanted == TransportSetting::kCopy || options.force_copy) choice = TransportChoice::kCopy;
   if (choice == TransportChoice::kMove && !host.move) {
     throw UserError("--set transport=move: this kernel has no UFFDIO_MOVE (Linux 6.8); leave it to 'auto'");
   }
@@ -114,14 +106,13 @@ TransportChoice chosen_transport(const RunOptions& options, const HostFeatures& 
   return choice;
 }
 
-TreeConfig make_config(const RunOptions& options, const HostFeatures& host, std::uint64_t frames,
-                       const std::vector<OpenedSwap>& swap) {
+TreeConfig make_config(const RunOptions& options, const Settings& settings, const HostFeatures& host,
+                       std::uint64_t frames, const std::vector<OpenedSwap>& swap) {
   TreeConfig config;
   config.ram_frames = frames;
   config.compressed_bytes = chosen_compressed(options, &config.ram_frames);
-  config.transport = chosen_transport(options, host);
-  config.swap_allocator = swap_allocator_named(chosen_mode(options.settings, "swap_allocator"))
-                              .value_or(SwapAllocatorMode::kBlist);
+  config.transport = chosen_transport(options, settings.transport, host);
+  config.modes = settings.modes;
   config.verbose = options.verbose ? 1 : 0;
   config.swap_file_count = static_cast<std::uint32_t>(swap.size());
   for (std::size_t i = 0; i < swap.size(); ++i) {
@@ -130,12 +121,11 @@ TreeConfig make_config(const RunOptions& options, const HostFeatures& host, std:
   }
   const SwapGeometry geometry = swap_geometry(config);
   if (!geometry.valid()) throw UserError("--swap: together the swap files are too large");
-  config.swap_storage_bytes = SwapSpace::required_bytes(geometry, config.swap_allocator);
+  config.swap_storage_bytes = SwapSpace::required_bytes(geometry, config.modes.get<SwapAllocatorMode>());
   if (config.compressed_bytes != 0) {
     config.compressed_storage_bytes =
         CompressedStore::required_bytes(ByteCount{config.compressed_bytes}, compressed_numbers(config));
   }
-  put_settings(options, &config);
   return config;
 }
 
@@ -209,13 +199,13 @@ int run_command(const RunOptions& options) {
         "run: this shell runs under `enchilada run` already, and so does all that is started in it");
   }
   const std::uint64_t frames = chosen_ram(options);
-  for (const std::string& setting : options.settings) check_setting(setting);
+  const Settings settings = parse_settings(options.settings);
   const ProgramInfo program = check_program(options.command.front());
   const std::string library = preload_library();
   const HostFeatures host = require_usable_host();
   const std::uint64_t file_size_limit = raise_file_size_limit();
   const std::vector<OpenedSwap> swap = open_all(options);
-  TreeConfig config = make_config(options, host, frames, swap);
+  TreeConfig config = make_config(options, settings, host, frames, swap);
   config.file_size_limit = file_size_limit;
   for (const OpenedSwap& s : swap) {
     if (!s.direct && !options.quiet) {

@@ -1,87 +1,106 @@
-// The table of mechanisms and modes.
+// Settings by name: the transport and the presets, which are this command's, and the engine's registry.
 #include "cli/settings.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
+#include <optional>
 #include <string_view>
 
 #include "cli/user_error.h"
-#include "swap/swap_allocator_mode.h"
 
 namespace enchilada::cli {
 namespace {
 
-struct Setting {
-  std::string_view mechanism;
-  std::string_view modes;  // separated by '|'; the first is the default
-  std::string_view what;
-};
+constexpr std::array<std::string_view, 3> kTransportNames = {"auto", "move", "copy"};
 
-constexpr Setting kSettings[] = {
-    {"transport", "auto|move|copy", "how frames enter and leave the program's memory"},
-    {"swap_allocator", "blist|blist-1999|list-3x",
-     "how free swap blocks are found: today's, the article's, 3.x's"},
-};
+std::optional<std::size_t> place_in(std::span<const std::string_view> names, std::string_view name) {
+  const auto found = std::find(names.begin(), names.end(), name);
+  if (found == names.end()) return std::nullopt;
+  return static_cast<std::size_t>(found - names.begin());
+}
 
-constexpr bool has_mode(std::string_view modes, std::string_view mode) {
-  for (std::size_t at = 0; at <= modes.size();) {
-    const std::size_t end = std::min(modes.find('|', at), modes.size());
-    if (!mode.empty() && modes.substr(at, end - at) == mode) return true;
-    at = end + 1;
+[[noreturn]] void no_mode(std::string_view setting, std::string_view mechanism, std::string_view mode,
+                          std::span<const std::string_view> modes) {
+  throw UserError(fmt::format("--set {}: {} has no mode '{}' (modes: {})", setting, mechanism, mode,
+                              fmt::join(modes, "|")));
+}
+
+/// One of this command's own settings. False: it is the engine's.
+bool apply_own(Settings* all, std::string_view setting, std::string_view mechanism, std::string_view mode) {
+  if (mechanism == "transport") {
+    const auto place = place_in(kTransportNames, mode);
+    if (!place) no_mode(setting, mechanism, mode, kTransportNames);
+    all->transport = static_cast<TransportSetting>(*place);
+    return true;
+  }
+  if (mechanism == "preset") {
+    const auto place = place_in(kPresetNames, mode);
+    if (!place) no_mode(setting, mechanism, mode, kPresetNames);
+    all->modes = VmModes(static_cast<Preset>(*place));
+    return true;
   }
   return false;
 }
 
-constexpr std::string_view modes_of(std::string_view mechanism) {
-  for (const Setting& s : kSettings) {
-    if (s.mechanism == mechanism) return s.modes;
+const Mechanism& mechanism_named(std::string_view setting, std::string_view name) {
+  for (const Mechanism& m : kMechanisms) {
+    if (m.name == name) return m;
   }
-  return {};
+  throw UserError(fmt::format("--set {}: there is no mechanism '{}'; --set help lists them", setting, name));
 }
 
-static_assert(
-    [] {
-      for (const std::string_view name : kSwapAllocatorNames) {
-        if (!has_mode(modes_of("swap_allocator"), name)) return false;
-      }
-      return true;
-    }(),
-    "the table names every allocator");
+void apply_setting(Settings* all, std::string_view setting) {
+  const std::size_t equals = setting.find('=');
+  if (equals == std::string_view::npos) {
+    throw UserError(fmt::format("--set {}: expected MECHANISM=MODE; --set help lists them", setting));
+  }
+  const std::string_view name = setting.substr(0, equals);
+  const std::string_view mode = setting.substr(equals + 1);
+  if (apply_own(all, setting, name, mode)) return;
+  const Mechanism& mechanism = mechanism_named(setting, name);
+  if (mechanism.scope != ModeScope::kEveryMachine) {
+    throw UserError(
+        fmt::format("--set {}: {} is a mechanism of simulated machines only: a live process has "
+                    "no page tables of its own and its frames no addresses",
+                    setting, name));
+  }
+  if (all->modes.set_named(name, mode) != ModeVerdict::kOk) no_mode(setting, name, mode, mechanism.modes);
+}
+
+std::string help_line(std::string_view name, std::span<const std::string_view> modes, std::size_t standard,
+                      std::string_view what) {
+  std::string list;
+  for (std::size_t i = 0; i < modes.size(); ++i) {
+    list += fmt::format("{}{}{}", i == 0 ? "" : "|", modes[i], i == standard ? "*" : "");
+  }
+  return fmt::format("  {:<16} {:<32} {}\n", name, list, what);
+}
 
 }  // namespace
 
-void check_setting(const std::string& setting) {
-  const std::size_t equals = setting.find('=');
-  if (equals == std::string::npos) {
-    throw UserError(fmt::format("--set {}: expected MECHANISM=MODE; --set help lists them", setting));
-  }
-  const std::string mechanism = setting.substr(0, equals);
-  const std::string mode = setting.substr(equals + 1);
-  for (const Setting& s : kSettings) {
-    if (s.mechanism != mechanism) continue;
-    if (has_mode(s.modes, mode)) return;
-    throw UserError(
-        fmt::format("--set {}: {} has no mode '{}' (modes: {})", setting, mechanism, mode, s.modes));
-  }
-  throw UserError(
-      fmt::format("--set {}: there is no mechanism '{}'; --set help lists them", setting, mechanism));
-}
-
-std::string_view chosen_mode(std::span<const std::string> settings, std::string_view mechanism) {
-  const std::string_view modes = modes_of(mechanism);
-  std::string_view mode = modes.substr(0, modes.find('|'));
-  for (const std::string_view setting : settings) {
-    const std::size_t equals = setting.find('=');
-    if (setting.substr(0, equals) == mechanism) mode = setting.substr(equals + 1);
-  }
-  return mode;
+Settings parse_settings(std::span<const std::string> settings) {
+  Settings all;
+  for (const std::string& setting : settings) apply_setting(&all, setting);
+  return all;
 }
 
 std::string settings_help() {
-  std::string text = "Mechanisms and their modes (the first is the default):\n";
-  for (const Setting& s : kSettings)
-    text += fmt::format("  {:<16} {:<26} {}\n", s.mechanism, s.modes, s.what);
+  std::string text =
+      "Mechanisms and their modes (* is the default); a later setting overrides an earlier one:\n";
+  text +=
+      help_line("preset", kPresetNames, 0, "all mechanisms at once: our choice, the article's, FreeBSD 14's");
+  text += help_line("transport", kTransportNames, 0, "how frames enter and leave the program's memory");
+  for (const Mechanism& m : kMechanisms) {
+    if (m.scope != ModeScope::kEveryMachine) continue;
+    text += help_line(m.name, m.modes, m.presets[static_cast<std::size_t>(Preset::kHybrid)], m.what);
+  }
+  text += "Of simulated machines only (tests, benchmarks, laboratory):\n";
+  for (const Mechanism& m : kMechanisms) {
+    if (m.scope == ModeScope::kEveryMachine) continue;
+    text += help_line(m.name, m.modes, m.presets[static_cast<std::size_t>(Preset::kHybrid)], m.what);
+  }
   return text;
 }
 

@@ -3,16 +3,24 @@
 
 #include <span>
 #include <string>
-#include <string_view>
+
+#include "vm/vm_modes.h"
 
 namespace enchilada::cli {
 
-/// Throws UserError when there is no such mechanism or mode.
-void check_setting(const std::string& setting);
-/// The mode of a mechanism: the last that the settings name (check_setting() has passed them), else the
-/// default.
-std::string_view chosen_mode(std::span<const std::string> settings, std::string_view mechanism);
+/// How frames enter and leave the program's memory (--set transport=...). kAuto: what the kernel offers.
+enum class TransportSetting : std::uint8_t { kAuto, kMove, kCopy };
+
+/// What all --set options together say.
+struct Settings {
+  TransportSetting transport = TransportSetting::kAuto;
+  VmModes modes;
+};
+
+/// Reads settings in order, so that a later one overrides an earlier one, a preset too. Throws UserError for
+/// one that is no MECHANISM=MODE, that does not exist, or that no live machine obeys.
+[[nodiscard]] Settings parse_settings(std::span<const std::string> settings);
 /// The list that `--set help` prints.
-std::string settings_help();
+[[nodiscard]] std::string settings_help();
 
 }  // namespace enchilada::cli

@@ -30,8 +30,9 @@ ZeroedPages::~ZeroedPages() {
 
 SoftEngine::SoftEngine(const SoftEngineOptions& options) : machine_(options.machine) {
   const SwapGeometry geometry = geometry_of(options);
-  space_memory_ = std::make_unique<ZeroedPages>(SwapSpace::required_bytes(geometry, options.swap_allocator));
-  CHECK(SwapSpace::create(space_memory_->span(), geometry, options.swap_allocator));
+  const auto allocator = options.modes.get<SwapAllocatorMode>();
+  space_memory_ = std::make_unique<ZeroedPages>(SwapSpace::required_bytes(geometry, allocator));
+  CHECK(SwapSpace::create(space_memory_->span(), geometry, allocator));
   space_ = SwapSpace::attach(space_memory_->span(), 0, {});
   CHECK(space_.has_value());
   std::array<SwapDevice*, SwapGeometry::kMaxDevices> devices{};
@@ -53,7 +54,7 @@ SoftEngine::SoftEngine(const SoftEngineOptions& options) : machine_(options.mach
                       .seed = options.seed,
                       .bounce_buffers = options.bounce_buffers,
                       .metadata_bytes = options.swap_metadata_bytes});
-  system_ = VmSystem::create(machine_.config(*pager_, options.tunables));
+  system_ = VmSystem::create(machine_.config(*pager_, options.tunables, options.modes));
   CHECK(system_ != nullptr);
 }
 

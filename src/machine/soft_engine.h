@@ -22,12 +22,12 @@ struct SoftEngineOptions {
   SoftMachineOptions machine{};
   std::vector<std::uint64_t> swap_pages{4096};  // one device each, at most four
   std::uint64_t swap_stripe = 16;
-  SwapAllocatorMode swap_allocator = SwapAllocatorMode::kBlist;
   std::size_t compressed_bytes = 0;     // of a compressed store before the devices; 0 = none
   std::size_t swap_metadata_bytes = 0;  // 0: the pager's own choice
   unsigned bounce_buffers = 2;          // with three and more, pages can be written behind
   unsigned async_looks = 0;             // FaultInjectingSwapDevice::set_async()
   VmTunables tunables{};
+  VmModes modes{};
   std::uint64_t seed = 1;  // of the fault injection
 };
 

@@ -45,8 +45,8 @@ SoftMachine::~SoftMachine() {
   std::free(block_);
 }
 
-VmSystemConfig SoftMachine::config(Pager& swap, const VmTunables& tunables) {
-  return {*memory_, *pmaps_, swap, clock_, *counters_, arena_, tunables};
+VmSystemConfig SoftMachine::config(Pager& swap, const VmTunables& tunables, const VmModes& modes) {
+  return {*memory_, *pmaps_, swap, clock_, *counters_, arena_, tunables, modes};
 }
 
 FaultResult SoftMachine::touch(VmMap& map, VirtAddr va, Access access, FunctionRef<void(std::byte*)> use) {

@@ -47,7 +47,7 @@ class SoftMachine {
   [[nodiscard]] VmCounters& counters() { return *counters_; }
   [[nodiscard]] Arena& arena() { return arena_; }
   /// This machine as an engine wants it.
-  [[nodiscard]] VmSystemConfig config(Pager& swap, const VmTunables& tunables = {});
+  [[nodiscard]] VmSystemConfig config(Pager& swap, const VmTunables& tunables = {}, const VmModes& modes = {});
 
   /// Reads, writes or fills memory of `map` as its program. Stops at the first byte whose fault is an error.
   AccessOutcome load(VmMap& map, VirtAddr va, std::span<std::byte> out);

@@ -17,7 +17,7 @@
 #include "base/units.h"
 #include "swap/blist.h"
 #include "swap/blist1999.h"
-#include "swap/swap_allocator_mode.h"
+#include "vm/vm_modes.h"
 #include "swap/swap_list3x.h"
 
 namespace enchilada {

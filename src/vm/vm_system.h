@@ -14,6 +14,7 @@
 #include "vm/phys.h"
 #include "vm/pmap.h"
 #include "vm/vm_meter.h"
+#include "vm/vm_modes.h"
 #include "vm/vm_pager.h"
 
 namespace enchilada {
@@ -48,6 +49,7 @@ struct VmSystemConfig {
   VmCounters& counters;
   Arena& arena;
   VmTunables tunables{};
+  VmModes modes{};
 };
 
 class VmSystem final : public PageStateSink {
@@ -65,6 +67,8 @@ class VmSystem final : public PageStateSink {
   [[nodiscard]] VmCounters& counters() const { return config_.counters; }
   [[nodiscard]] Arena& arena() const { return config_.arena; }
   [[nodiscard]] const VmTunables& tunables() const { return config_.tunables; }
+  /// For whoever makes the parts of an engine; algorithms do not ask.
+  [[nodiscard]] const VmModes& modes() const { return config_.modes; }
 
   [[nodiscard]] VmObjectZone& objects() const { return *objects_; }
   [[nodiscard]] VmPhys& free_frames() const { return *free_frames_; }

@@ -102,6 +102,7 @@ class BadInput(Case):
             (2, "no mode|teleport|move", ["run", "--set", "transport=teleport", "--", "true"]),
             (2, "no mode", ["run", "--set", "transport=", "--", "true"]),
             (2, "no mode|list-3x", ["run", "--set", "swap_allocator=buddy", "--", "true"]),
+            (2, "no mode|article", ["run", "--set", "preset=1999", "--", "true"]),
             (2, "--stats /nonexistent/x", ["run", "--stats", "/nonexistent/x", "--", "true"]),
             (2, "--stats", ["run", "--stats", "/", "--", "true"]),
             (2, "extra", ["doctor", "extra"]),

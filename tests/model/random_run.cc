@@ -102,8 +102,7 @@ RigConfig choose_config(Random& random) {
   config.sharing = !random.one_in(3);
   config.pins = !config.sharing && random.one_in(2);
   if (random.one_in(3)) {  // asked last, so that what a seed stood for before it still does
-    config.engine.swap_allocator =
-        random.one_in(2) ? SwapAllocatorMode::kBlist1999 : SwapAllocatorMode::kList3x;
+    config.engine.modes.set(random.one_in(2) ? SwapAllocatorMode::kBlist1999 : SwapAllocatorMode::kList3x);
   }
   return config;
 }
@@ -118,7 +117,7 @@ std::string describe(const RigConfig& config) {
       e.machine.pmap.reference_bits ? "reference bits" : "no reference bits",
       e.machine.pmap.dirty_bits ? "" : ", no dirty bits", e.machine.pmap.one_address ? ", one address" : "",
       e.machine.memory.run_at_most < e.machine.memory.frames ? ", scattered grants" : "", e.swap_pages.size(),
-      static_cast<unsigned long long>(e.swap_pages[0]), name_of(e.swap_allocator).data(),
+      static_cast<unsigned long long>(e.swap_pages[0]), name_of(e.modes.get<SwapAllocatorMode>()).data(),
       e.compressed_bytes != 0 ? " behind a compressed store" : "",
       e.async_looks != 0 && e.bounce_buffers > 2 ? ", written behind" : "", e.machine.pmap.pv_limit,
       static_cast<unsigned long long>(e.machine.pmap.table_pages.value()),

@@ -139,14 +139,5 @@ TYPED_TEST(SwapAllocators, RandomHistoriesAgreeWithABitmap) {
   for_each_seed(1000, swap_test::rounds(1000), random_history<TypeParam>);
 }
 
-TEST(SwapAllocatorMode, NamesLeadToModesAndBack) {
-  for (const std::string_view name : kSwapAllocatorNames) {
-    ASSERT_TRUE(swap_allocator_named(name).has_value());
-    EXPECT_EQ(name_of(*swap_allocator_named(name)), name);
-  }
-  EXPECT_FALSE(swap_allocator_named("").has_value());
-  EXPECT_FALSE(swap_allocator_named("buddy").has_value());
-}
-
 }  // namespace
 }  // namespace enchilada

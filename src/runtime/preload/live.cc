@@ -247,7 +247,7 @@ void Live::make_engine() {
                                             .arena = *arena_,
                                             .seed = config.fingerprint_seed});
   if (!pager_->ready()) give_up({"no memory for swap's buffers"});
-  const VmSystemConfig system{*host_, *host_, *pager_, *clock_, *counters_, *arena_, {}};
+  const VmSystemConfig system{*host_, *host_, *pager_, *clock_, *counters_, *arena_, {}, config.modes};
   auto engine = VmSystem::create(system);
   if (engine == nullptr) give_up({"no memory for the page array"});
   system_ = engine.release();

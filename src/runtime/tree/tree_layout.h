@@ -10,7 +10,7 @@
 #include <atomic>
 #include <cstdint>
 
-#include "swap/swap_allocator_mode.h"
+#include "vm/vm_modes.h"
 #include "vm/vm_meter.h"
 
 namespace enchilada {
@@ -21,7 +21,6 @@ inline constexpr std::uint32_t kTreeVersion = 5;
 inline constexpr std::uint64_t kTreeAddress = 0x3400'0000'0000;
 inline constexpr std::uint32_t kMaxProcesses = 256;
 inline constexpr std::uint32_t kMaxSwapFiles = 4;
-inline constexpr std::size_t kMaxSettings = 512;
 
 /// How frames enter and leave the program's memory (DESIGN.md §6).
 enum class TransportChoice : std::uint32_t { kAutomatic, kMove, kCopy };
@@ -46,9 +45,8 @@ struct TreeConfig {
   TransportChoice transport = TransportChoice::kAutomatic;
   std::uint32_t verbose = 0;
   std::uint32_t swap_file_count = 0;
-  SwapAllocatorMode swap_allocator = SwapAllocatorMode::kBlist;
+  VmModes modes;
   std::array<SwapFile, kMaxSwapFiles> swap_files{};
-  std::array<char, kMaxSettings> settings{};  // "mechanism=mode" separated by newlines, zero-terminated
 };
 
 enum class SlotState : std::uint8_t {
