@@ -21,6 +21,7 @@
 
 #include "cli/sizes.h"
 #include "cli/user_error.h"
+#include "swap/unnamed_file.h"
 
 namespace enchilada::cli {
 namespace {
@@ -51,25 +52,6 @@ Spec parse_spec(const std::string& text) {
   return {text.substr(0, colon), bytes};
 }
 
-/// An unnamed file in `folder`; for filesystems without O_TMPFILE a named one, unlinked at once.
-int open_unnamed(const std::string& folder, int flags) {
-  const int fd = open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC | flags, 0600);
-  if (fd >= 0 || (errno != EOPNOTSUPP && errno != EISDIR && errno != ENOENT)) return fd;
-  std::string name = folder + "/.enchilada-swap-XXXXXX";
-  const int made = mkostemp(name.data(), O_CLOEXEC | flags);
-  if (made >= 0) unlink(name.c_str());
-  return made;
-}
-
-/// Opens with O_DIRECT where the filesystem lets us, else buffered.
-template <class Open>
-int open_direct_or_buffered(Open open_with, bool* direct) {
-  int fd = open_with(O_DIRECT);
-  *direct = fd >= 0;
-  if (fd < 0 && errno == EINVAL) fd = open_with(0);
-  return fd;
-}
-
 [[noreturn]] void cannot_open(const std::string& path) {
   throw UserError(fmt::format("swap file {}: {}", path, std::strerror(errno)));
 }
@@ -88,8 +70,7 @@ std::uint64_t free_space(int fd) {
 OpenedSwap open_in_directory(const Spec& spec) {
   OpenedSwap swap;
   swap.place = spec.path;
-  swap.descriptor =
-      open_direct_or_buffered([&](int flags) { return open_unnamed(spec.path, flags); }, &swap.direct);
+  swap.descriptor = open_unnamed_file(spec.path.c_str(), &swap.direct);
   if (swap.descriptor < 0 && errno == ENOENT) {
     throw UserError(fmt::format("swap file {}: no file can be made there", spec.path));
   }
@@ -147,15 +128,16 @@ void claim(const OpenedSwap& swap, bool device) {
 OpenedSwap open_named(const Spec& spec, const struct stat* st) {
   OpenedSwap swap;
   swap.place = spec.path;
-  const auto open_it = [&](int flags) { return open(spec.path.c_str(), O_RDWR | O_CLOEXEC | flags, 0600); };
   if (st == nullptr) throw UserError(fmt::format("swap file {}: no such file or directory", spec.path));
   const bool device = S_ISBLK(st->st_mode);
   if (!device && !S_ISREG(st->st_mode)) {
     throw UserError(
         fmt::format("swap file {}: is neither a directory, nor a file, nor a block device", spec.path));
   }
-  swap.descriptor = open_direct_or_buffered(
-      [&](int flags) { return open_it(device ? flags | O_EXCL : flags); }, &swap.direct);
+  const int flags = O_RDWR | O_CLOEXEC | (device ? O_EXCL : 0);
+  swap.descriptor = open(spec.path.c_str(), flags | O_DIRECT);
+  swap.direct = swap.descriptor >= 0;
+  if (swap.descriptor < 0 && errno == EINVAL) swap.descriptor = open(spec.path.c_str(), flags);
   if (swap.descriptor < 0) cannot_open(spec.path);
   // Two runs in one file would read each other's pages. The lock goes with the last process that has the
   // descriptor.
@@ -253,7 +235,7 @@ OpenedSwap open_swap(const std::string& text) {
 
 SwapPlace examine_swap_directory(const std::string& path) {
   SwapPlace place;
-  const int fd = open_direct_or_buffered([&](int flags) { return open_unnamed(path, flags); }, &place.direct);
+  const int fd = open_unnamed_file(path.c_str(), &place.direct);
   if (fd < 0) {
     place.why = std::strerror(errno);
     return place;

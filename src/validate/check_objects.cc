@@ -2,6 +2,7 @@
 #include <map>
 
 #include "validate/problems.h"
+#include "vm/vm_map_image.h"
 #include "vm/vm_object.h"
 
 namespace enchilada {
@@ -48,8 +49,8 @@ void check_references(const VmObject& object, const Seen& seen, Report& report) 
                object.shadow_count, object.shadows.size(), number(seen.as_backing));
   }
   if (object.refs() != seen.from_maps + seen.as_backing) {
-    report.add("object %p: ref_count %u, but %llu entries and %llu shadows", name_of(&object), object.refs(),
-               number(seen.from_maps), number(seen.as_backing));
+    report.add("object %p: ref_count %u, but %llu entries (images' too) and %llu shadows", name_of(&object),
+               object.refs(), number(seen.from_maps), number(seen.as_backing));
   }
   if (object.paging()) report.add("object %p: paging in progress at rest", name_of(&object));
   if (object.dead()) report.add("object %p: dead, but still in the zone's list", name_of(&object));
@@ -81,6 +82,16 @@ void check_objects(const Whole& whole, Problems& problems) {
       ++found->second.from_maps;
       if (entry.offset.value() + to_pages(entry.range.size()).value() > entry.object->size.value()) {
         report.add("an entry at %llx reaches beyond its object's end", number(entry.range.start.value()));
+      }
+    });
+  }
+  for (const MapImage* image : whole.images) {
+    image->for_each_object([&](VmObject& object) {
+      const auto found = objects.find(&object);
+      if (found == objects.end()) {
+        report.add("an image refers to an object that is gone: %p", name_of(&object));
+      } else {
+        ++found->second.from_maps;
       }
     });
   }

@@ -16,6 +16,7 @@
 
 namespace enchilada {
 
+class MapImage;
 class SwapPager;
 class SwapSpace;
 class SoftPmapSystem;
@@ -27,6 +28,7 @@ struct Whole {
   SoftPmapSystem* pmaps = nullptr;
   SwapPager* pager = nullptr;
   const SwapSpace* space = nullptr;  // of which this engine is the only user
+  std::span<const MapImage* const> images{};  // all images of those maps
 };
 
 /// Each function adds one line per problem, at most about ten.

@@ -234,11 +234,7 @@ bool VmMap::Impl::clip_at(VirtAddr address) {
   // Both halves should share one object, or they could never become one entry again after a fault. Going on
   // without is only less neat, so a failure to make the object is none.
   if (entry->kind == EntryKind::kObject) (void)ensure_object(entry);
-  upper->kind = entry->kind;
-  upper->prot = entry->prot;
-  upper->max_prot = entry->max_prot;
-  upper->inherit = entry->inherit;
-  upper->advice = entry->advice;
+  upper->copy_attributes(*entry);
   upper->needs_copy = entry->needs_copy;
   upper->shared = entry->shared;
   upper->user_wired = entry->user_wired;
@@ -264,8 +260,7 @@ bool VmMap::Impl::clip(VirtRange range, Writer& writer) {
 bool VmMap::Impl::mergeable(const MapEntry& a, const MapEntry& b) {
   if (a.end != b.start || a.object != b.object) return false;
   if (a.object != nullptr && a.index_of(a.end) != b.offset) return false;
-  return a.kind == b.kind && a.prot == b.prot && a.max_prot == b.max_prot && a.inherit == b.inherit &&
-         a.advice == b.advice && a.needs_copy == b.needs_copy && a.wired_count == b.wired_count &&
+  return a.same_attributes(b) && a.needs_copy == b.needs_copy && a.wired_count == b.wired_count &&
          a.shared == b.shared && a.user_wired == b.user_wired && !a.in_transition && !b.in_transition;
 }
 

@@ -19,6 +19,7 @@
 
 namespace enchilada {
 
+class MapImage;
 class VmObject;
 
 /// What an entry maps. Foreign: the machine's own mapping lies there (a file, shared memory); the engine only
@@ -113,6 +114,22 @@ class VmMap {
 
   /// fork(2): a new map in the same VmSystem with what each entry's inheritance says (§1.3). Null: resources.
   [[nodiscard]] std::unique_ptr<VmMap> fork();
+
+  /// Remembers what the range holds (vm_map_image.h): O(entries), no page is copied; the range must be
+  /// covered (kInvalidAddress). kInvalidArgument: foreign or shared entries, or wired writable memory, which
+  /// is written to without faults and so cannot be copied on write. Allocates the image from the C library:
+  /// not on a fault path.
+  KernReturn capture(VirtRange range, std::unique_ptr<MapImage>* image);
+  /// Maps the image at `at`, instead of what is there; the image stays as it is and may be used again. Where
+  /// the map still shows the image's objects under what was written since, only pages that were written lose
+  /// their mappings. kInvalidArgument: another map's image, or foreign or wired memory in the way.
+  KernReturn restore(const MapImage& image, VirtAddr at);
+  /// Calls `visit` for the ranges at `at` whose pages no longer come from where the image has them: a
+  /// superset of what was written since capture() (a page written with what it held counts; so does a hole).
+  /// Ascending. The cost grows with those pages, not with the range. The caller holds the gate exclusively.
+  void for_each_change(const MapImage& image, VirtAddr at, FunctionRef<void(VirtRange)> visit);
+  /// Only ~MapImage() calls it.
+  void release_image(MapEntry* entries);
 
   /// Rights: writing needs kWrite, reading any right at all (as on x86: what is writable or executable is
   /// readable). For vm_fault: finds the entry, resolves needs-copy for writes (creating the shadow), creates

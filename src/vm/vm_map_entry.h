@@ -50,6 +50,18 @@ struct alignas(64) MapEntry {
 
   [[nodiscard]] VirtRange range() const { return {start, end}; }
   [[nodiscard]] PageCount pages() const { return to_pages(end - start); }
+  /// What a caller may set: kind, protection, inheritance, advice.
+  void copy_attributes(const MapEntry& from) {
+    kind = from.kind;
+    prot = from.prot;
+    max_prot = from.max_prot;
+    inherit = from.inherit;
+    advice = from.advice;
+  }
+  [[nodiscard]] bool same_attributes(const MapEntry& other) const {
+    return kind == other.kind && prot == other.prot && max_prot == other.max_prot &&
+           inherit == other.inherit && advice == other.advice;
+  }
   /// Page of the object at `address` (inside the entry).
   [[nodiscard]] PageIndex index_of(VirtAddr address) const { return offset + to_pages(address - start); }
 };

@@ -69,11 +69,7 @@ bool VmMap::Impl::fork_entry(MapEntry* entry, bool at_once, Impl& child) NO_THRE
   if (copy == nullptr) return false;
   copy->start = entry->start;
   copy->end = entry->end;
-  copy->kind = entry->kind;
-  copy->prot = entry->prot;
-  copy->max_prot = entry->max_prot;
-  copy->inherit = entry->inherit;
-  copy->advice = entry->advice;
+  copy->copy_attributes(*entry);
   bool done = true;
   if (entry->kind == EntryKind::kObject && entry->inherit != Inherit::kZero) {
     done = entry->inherit == Inherit::kShare ? share_with_child(entry, copy)

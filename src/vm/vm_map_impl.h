@@ -114,6 +114,17 @@ struct VmMap::Impl {
   /// In the child, after the parent is unlocked: writes to every page that must not stay shared.
   [[nodiscard]] bool finish_fork();
 
+  // --- vm_map_image.cc
+  KernReturn capture(VirtRange range, MapEntry** image);
+  KernReturn restore(const MapImage& image, VirtAddr at);
+  bool unmap_down_to(const MapEntry& entry, const VmObject* target, PageIndex target_offset) REQUIRES(lock);
+  void refer_to(VmObject& object);
+  bool put_back_in_place(MapEntry* entry, const MapEntry& saved, SpareEntries& spares, Writer& writer)
+      REQUIRES(lock);
+  void for_each_change(const MapImage& image, VirtAddr at, FunctionRef<void(VirtRange)> visit);
+  void compare(const MapEntry* entry, const MapEntry& saved, VirtRange place, VirtAddr saved_at,
+               FunctionRef<void(VirtRange)> visit) REQUIRES_SHARED(lock);
+
   // --- vm_map_lookup.cc
   KernReturn lookup(VirtAddr address, Access access, MapLookup* found);
   KernReturn resolve(MapEntry* entry, Access access) REQUIRES(lock);

@@ -7,18 +7,6 @@
 #include "vm/vm_object.h"
 
 namespace enchilada {
-namespace {
-
-void copy_attributes(const MapEntry& from, MapEntry* to) {
-  to->kind = from.kind;
-  to->prot = from.prot;
-  to->max_prot = from.max_prot;
-  to->inherit = from.inherit;
-  to->advice = from.advice;
-}
-
-}  // namespace
-
 KernReturn VmMap::Impl::check_remap(VirtRange from) {
   if (!covered(from)) return KernReturn::kInvalidAddress;
   for (MapEntry* e = entries.first_ending_after(from.start); e != entries.header() && e->start < from.end;
@@ -36,7 +24,7 @@ KernReturn VmMap::Impl::grow_in_place(VirtRange from, VirtRange to, Writer& writ
   if (!entries.lookup(from.end - ByteCount{kPageSize}, &last)) return KernReturn::kInvalidAddress;
   MapEntry* const entry = new_entry();
   if (entry == nullptr) return KernReturn::kResourceShortage;
-  copy_attributes(*last, entry);
+  entry->copy_attributes(*last);
   entry->start = tail.start;
   entry->end = tail.end;
   insert_zero_fill(entry, writer);
@@ -55,7 +43,7 @@ void VmMap::Impl::move_entries(VirtRange from, VirtRange to, bool keep_source, S
     unlink(entry);
     if (keep_source) {
       MapEntry* const fresh = spares.take();
-      copy_attributes(*entry, fresh);
+      fresh->copy_attributes(*entry);
       fresh->start = old.start;
       fresh->end = old.end;
       link(before, fresh);
@@ -89,7 +77,7 @@ KernReturn VmMap::Impl::move_range(VirtRange from, VirtRange to, bool keep_sourc
     MapEntry* last;
     const VirtAddr moved_end = to.start + from.size();
     CHECK(entries.lookup(moved_end - ByteCount{kPageSize}, &last));
-    copy_attributes(*last, fresh);
+    fresh->copy_attributes(*last);
     fresh->start = moved_end;
     fresh->end = to.end;
     insert_zero_fill(fresh, writer);

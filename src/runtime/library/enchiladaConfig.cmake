@@ -1,0 +1,2 @@
+# find_package(enchilada): the target enchilada::enchilada.
+include("${CMAKE_CURRENT_LIST_DIR}/enchiladaTargets.cmake")

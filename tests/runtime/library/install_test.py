@@ -1,0 +1,48 @@
+#!/usr/bin/env python3
+"""Installs the library into a folder of its own, builds the project in examples/outside against it as a user would (CMake
+package, pkg-config), and runs it. Usage: install_test.py BUILD_FOLDER SOURCE_FOLDER"""
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+
+def run(*command, **options):
+    done = subprocess.run([str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(map(str, command))}: status {done.returncode}\n{done.stdout}")
+    return done.stdout
+
+
+def expect(what, text):
+    if what not in text:
+        sys.exit(f"expected {what!r} in:\n{text}")
+
+
+def main():
+    build, source = map(pathlib.Path, sys.argv[1:3])
+    with tempfile.TemporaryDirectory(prefix="enchilada-install-") as folder:
+        root = pathlib.Path(folder)
+        prefix = root / "prefix"
+        run("cmake", "--install", build, "--prefix", prefix)
+        run("cmake", "-S", source / "examples" / "outside", "-B", root / "build", f"-DCMAKE_PREFIX_PATH={prefix}")
+        run("cmake", "--build", root / "build")
+        first = run(root / "build" / "first")
+        expect("changed: ", first)
+        expect("wrong after rollback: 0\n", first)
+        expect("region 1, its fork 2\n", run(root / "build" / "first_c"))
+
+        libraries = next(prefix.glob("lib*/**/libenchilada.so")).parent
+        env = {**os.environ, "PKG_CONFIG_PATH": str(libraries / "pkgconfig"), "LD_LIBRARY_PATH": str(libraries)}
+        flags = run("pkg-config", f"--define-variable=prefix={prefix}", "--cflags", "--libs", "enchilada", env=env).split()
+        run("cc", source / "examples" / "outside" / "first.c", "-o", root / "by_pkg_config", *flags)
+        expect("region 1, its fork 2\n", run(root / "by_pkg_config", env=env))
+
+        installed = prefix / "bin" / "enchilada"
+        expect("hello", run(installed, "run", "--ram", "32M", "--", "echo", "hello"))
+    print("installed, found by CMake and pkg-config, built against, run")
+
+
+if __name__ == "__main__":
+    main()
