@@ -3,7 +3,8 @@
 JOBS ?= $(shell nproc)
 export JOBS
 
-.PHONY: all deps demo test bench check check-fast format clean
+.PHONY: all deps demo test bench check check-fast format clean install
+PREFIX ?= /usr/local
 
 all: build/release/build.ninja
 	@cmake --build --preset release -- -j$(JOBS) $$([ -t 1 ] || echo --quiet)
@@ -11,6 +12,10 @@ all: build/release/build.ninja
 # Only the first time: from then on ninja runs cmake itself when a list file changes.
 build/release/build.ninja: | deps
 	@mkdir -p build/release && cmake --preset release >build/release/configure.log 2>&1 || { cat build/release/configure.log; exit 1; }
+
+# The command, the preload library, libenchilada and its headers.
+install: all
+	@cmake --install build/release --prefix $(PREFIX)
 
 # Install what is missing, and nothing else.
 deps:

@@ -19,6 +19,22 @@ bool copied_at_once(const MapEntry& entry) {
 
 }  // namespace
 
+// Only pages of the top object are ever mapped writable. When it holds few (little was written since the last
+// fork) naming them is cheaper than having the pmap look at every address.
+void VmMap::Impl::for_each_writable(const MapEntry& entry, FunctionRef<void(VirtRange)> add) {
+  constexpr std::uint64_t kFew = 16;  // one page in so many
+  if (entry.object == nullptr || entry.needs_copy || !allows(entry.prot, Prot::kWrite)) return;
+  ReadLock guard(entry.object->lock);
+  if (entry.object->pages.count() * kFew > entry.pages().value()) return add(entry.range());
+  VmRadix::Item item;
+  const PageIndex end = entry.offset + entry.pages();
+  for (PageIndex i = entry.offset; entry.object->pages.find_least(i, &item) && item.index < end;
+       i = item.index + PageCount{1}) {
+    const VirtAddr at = entry.start + to_bytes(item.index - entry.offset);
+    add({at, at + ByteCount{kPageSize}});
+  }
+}
+
 bool VmMap::Impl::share_with_child(MapEntry* entry, MapEntry* copy) {
   if (!ensure_object(entry)) return false;
   if (entry->needs_copy) {  // now, so that both share the shadow rather than make one each
@@ -117,9 +133,9 @@ std::unique_ptr<VmMap> VmMap::Impl::fork() NO_THREAD_SAFETY_ANALYSIS {
     for (MapEntry* e = entries.first(); done && e != entries.header(); e = e->next) {
       const bool at_once = copied_at_once(*e);  // asked once: another map's exit may change the answer
       const bool copied = e->inherit == Inherit::kCopy && e->object != nullptr && !at_once;
-      const bool was_private = copied && !e->needs_copy && allows(e->prot, Prot::kWrite);
+      // Before it is marked, while the map is held: nobody can enter a page meanwhile.
+      if (copied) for_each_writable(*e, [&](VirtRange run) { no_write.add(run); });
       done = fork_entry(e, at_once, *child->impl_);
-      if (was_private && e->needs_copy) no_write.add(e->range());
       if (done && (copied || (e->inherit == Inherit::kShare && e->object != nullptr)))
         inherited.add(e->range());
     }

@@ -73,7 +73,7 @@ KernReturn VmMap::Impl::capture(VirtRange range, MapEntry** image) {
     RangeRuns no_write([this](VirtRange run) { pmap->protect(run, without(Prot::kAll, Prot::kWrite)); });
     MapEntry** last = image;
     for (MapEntry* e = entries.first_ending_after(range.start); e->start < range.end; e = e->next) {
-      if (e->object != nullptr && !e->needs_copy && allows(e->prot, Prot::kWrite)) no_write.add(e->range());
+      for_each_writable(*e, [&](VirtRange run) { no_write.add(run); });
       MapEntry* const copy = spares.take();
       copy->copy_attributes(*e);
       copy->start = e->start;

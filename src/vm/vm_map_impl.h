@@ -106,6 +106,8 @@ struct VmMap::Impl {
   void move_entries(VirtRange from, VirtRange to, bool keep_source, SpareEntries& spares) REQUIRES(lock);
 
   // --- vm_map_fork.cc
+  /// Calls `add` for the ranges of a private entry that may be mapped writable: pages of its own object.
+  void for_each_writable(const MapEntry& entry, FunctionRef<void(VirtRange)> add) REQUIRES(lock);
   std::unique_ptr<VmMap> fork();
   bool fork_entry(MapEntry* entry, bool at_once, Impl& child) REQUIRES(lock);
   bool share_with_child(MapEntry* entry, MapEntry* copy) REQUIRES(lock);
