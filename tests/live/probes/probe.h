@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include <string>
+#include <vector>
 
 namespace probe {
 
@@ -72,6 +73,8 @@ T* on_heap(const T& value = T{}) {
   return at;
 }
 char* heap_string(const std::string& text);
+/// argv as programs have it: an array on the heap of strings on the heap.
+char** heap_argv(const std::vector<std::string>& words);
 
 /// A coroutine with a stack of managed memory, to be entered with swapcontext(); returns to `back` at its
 /// end.
@@ -85,6 +88,9 @@ void wait_until_gone(pid_t pid);
 int scratch_file();
 /// The folder for scratch files (TMPDIR, else /tmp).
 std::string scratch_folder();
+/// What exec'd children do: 2 x ram() of memory, filled, paged out, checked. Returns an exit status. Every
+/// probe program has it as `--child work SEED`.
+int work_in_child(uint64_t seed);
 /// This program, for exec'ing a ChildMode.
 const char* self_path();
 double now();

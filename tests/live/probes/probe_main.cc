@@ -183,7 +183,37 @@ double now() {
   return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_nsec) / 1e9;
 }
 
+char** heap_argv(const std::vector<std::string>& words) {
+  char** argv = reinterpret_cast<char**>(heap((words.size() + 1) * sizeof(char*)));
+  for (size_t i = 0; i < words.size(); i++) argv[i] = heap_string(words[i]);
+  argv[words.size()] = nullptr;
+  return argv;
+}
+
+int work_in_child(uint64_t seed) {
+  const size_t bytes = 2 * ram();
+  char* p = heap(bytes);
+  fill(p, bytes, seed);
+  push_out();
+  return first_wrong(p, bytes, seed) >= 0 ? 33 : 0;
+}
+
 }  // namespace probe
+
+// Execs itself until DEPTH is 0.
+CHILD_MODE(exec) {
+  if (argc != 2) return 37;
+  int depth = atoi(argv[1]);
+  if (probe::work_in_child(static_cast<uint64_t>(depth)) != 0) return 38;
+  if (depth == 0) return 0;
+  execv(probe::self_path(), probe::heap_argv({"probe", "--child", "exec", std::to_string(depth - 1)}));
+  return 39;
+}
+
+// Says that argv arrived and that memory works.
+CHILD_MODE(work) {
+  return argc == 2 ? probe::work_in_child(static_cast<uint64_t>(atoi(argv[1]))) : 34;
+}
 
 int main(int argc, char** argv) {
   using namespace probe;
