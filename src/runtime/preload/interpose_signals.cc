@@ -1,15 +1,18 @@
 // Signal calls by symbol: the program's view of SIGBUS, SIGSEGV and SIGSYS; masks that never block them.
 #include <errno.h>
 #include <poll.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/select.h>
+#include <ucontext.h>
 
 #include "runtime/preload/export.h"
 #include "runtime/preload/live.h"
 #include "runtime/preload/next.h"
 #include "runtime/preload/signals.h"
+#include "runtime/preload/thread.h"
 
 using namespace enchilada::runtime;
 
@@ -60,6 +63,23 @@ sighandler_t set_handler(int number, sighandler_t handler, int flags, bool block
   return ::sigaction(number, &action, &old) == 0 ? old.sa_handler : SIG_ERR;
 }
 
+Next<void(sigjmp_buf, int)> next_longjmp("siglongjmp");
+Next<void(sigjmp_buf, int)> next_longjmp_chk("__longjmp_chk");
+Next<int(const ucontext_t*)> next_setcontext("setcontext");
+Next<int(ucontext_t*, const ucontext_t*)> next_swapcontext("swapcontext");
+
+/// Looked up before a handler needs them, where it is not the time to ask the loader.
+void find_ways_out() {
+  (void)next_longjmp.get();
+  (void)next_longjmp_chk.get();
+  (void)next_setcontext.get();
+}
+
+void forget_handler_mask() {
+  ThreadRecord* const thread = live().ready() ? known_thread() : nullptr;
+  if (thread != nullptr) thread->handler_mask = 0;
+}
+
 Next<int(const sigset_t*)> next_sigsuspend("sigsuspend");
 Next<int(pollfd*, nfds_t, const timespec*, const sigset_t*)> next_ppoll("ppoll");
 Next<int(int, fd_set*, fd_set*, fd_set*, const timespec*, const sigset_t*)> next_pselect("pselect");
@@ -78,6 +98,7 @@ ENCHILADA_EXPORT int sigaction(int signal, const struct sigaction* action, struc
   KernelSigaction wanted{};
   KernelSigaction before{};
   if (action != nullptr) wanted = to_kernel(*action);
+  if (wanted.handler > 1 && (signal_bit(signal) & kOurs) != 0) find_ways_out();
   const long result = call_sigaction(signal, action != nullptr ? &wanted : nullptr, &before);
   if (result == 0 && old != nullptr) from_kernel(before, old);
   return static_cast<int>(with_errno(result));
@@ -134,6 +155,32 @@ ENCHILADA_EXPORT int sigaltstack(const stack_t* stack, stack_t* old) noexcept {
   const auto sp = reinterpret_cast<std::uint64_t>(__builtin_frame_address(0));
   return static_cast<int>(with_errno(call_sigaltstack(stack, old, sp)));
 }
+// These leave a handler with another mask, which libc sets inside itself.
+ENCHILADA_EXPORT void siglongjmp(sigjmp_buf where, int value) noexcept {
+  if (where[0].__mask_was_saved != 0) forget_handler_mask();
+  next_longjmp(where, value);
+  __builtin_unreachable();
+}
+ENCHILADA_EXPORT void longjmp(jmp_buf where, int value) noexcept {
+  siglongjmp(where, value);
+}
+ENCHILADA_EXPORT void _longjmp(jmp_buf where, int value) noexcept {
+  siglongjmp(where, value);
+}
+ENCHILADA_EXPORT void __longjmp_chk(sigjmp_buf where, int value) {  // what _FORTIFY_SOURCE makes of all three
+  if (where[0].__mask_was_saved != 0) forget_handler_mask();
+  next_longjmp_chk(where, value);
+  __builtin_unreachable();
+}
+ENCHILADA_EXPORT int setcontext(const ucontext_t* to) noexcept {
+  forget_handler_mask();
+  return next_setcontext(to);
+}
+ENCHILADA_EXPORT int swapcontext(ucontext_t* from, const ucontext_t* to) noexcept {
+  forget_handler_mask();
+  return next_swapcontext(from, to);
+}
+
 ENCHILADA_EXPORT int sigsuspend(const sigset_t* set) {
   sigset_t copy;
   return next_sigsuspend(without_ours(set, &copy));

@@ -94,7 +94,8 @@ static_assert(sizeof(KernelFrame) == 440);
 /// The same on the program's stack.
 struct MovedFrame {
   KernelFrame kernel;
-  std::uint64_t virtual_mask;  // as it was before the handler
+  std::uint64_t virtual_mask;  // as they were before the handler
+  std::uint64_t handler_mask;
 };
 
 constexpr std::uint64_t kRedZone = 128;
@@ -162,6 +163,7 @@ void copy_out(ThreadRecord& thread, ucontext_t& context, const Place& place, std
   if (registers != 0) theirs.uc_mcontext.fpregs = reinterpret_cast<fpregset_t>(place.registers);
   theirs.uc_stack = thread.program_stack;
   moved->virtual_mask = thread.virtual_mask;
+  moved->handler_mask = thread.handler_mask;
   if ((thread.program_stack.ss_flags & kAutoDisarm) != 0) {
     thread.program_stack = stack_t{};
     thread.program_stack.ss_flags = SS_DISABLE;
@@ -199,6 +201,7 @@ bool enter_handler(ThreadRecord& thread, int signal, ucontext_t& context, const 
   if (place.frame < low || place.frame > top || !writable(place.frame, top)) return false;
   copy_out(thread, context, place, registers);
   start_handler(signal, context, place, action);
+  thread.handler_mask |= own_mask_in_handler(signal, action);
   if ((action.flags & SA_RESTART) == 0) thread.interruptions.fetch_add(1, std::memory_order_relaxed);
   return true;
 }
@@ -234,6 +237,7 @@ std::uint64_t enchilada_move_back(const ucontext_t* moved) {
   std::uint64_t mask;
   memcpy(&mask, &context.uc_sigmask, sizeof(mask));
   thread.virtual_mask = (from->virtual_mask | mask) & kOurs;
+  thread.handler_mask = from->handler_mask;
   mask &= ~kOurs;
   memcpy(&context.uc_sigmask, &mask, sizeof(mask));
   const auto sp = static_cast<std::uint64_t>(context.uc_mcontext.gregs[REG_RSP]);

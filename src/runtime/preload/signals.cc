@@ -136,7 +136,8 @@ void enter(int signal, siginfo_t* info, ucontext_t* context, const KernelSigacti
 void deliver(int signal, siginfo_t* info, ucontext_t* context) {
   const KernelSigaction action = program_action(signal);
   const ThreadRecord* thread = known_thread();
-  const bool blocked = thread != nullptr && (thread->virtual_mask & signal_bit(signal)) != 0;
+  const bool blocked =
+      thread != nullptr && ((thread->virtual_mask | thread->handler_mask) & signal_bit(signal)) != 0;
   const bool synchronous = info->si_code > 0;
   if (action.handler == 0 || ((action.handler == 1 || blocked) && synchronous)) die_of(signal);
   if (action.handler == 1) return;
@@ -334,6 +335,10 @@ void die_of(int signal) {
   for (;;) raw_syscall(SYS_exit_group, 128 + signal);
 }
 
+std::uint64_t own_mask_in_handler(int signal, const KernelSigaction& action) {
+  return (action.mask | ((action.flags & SA_NODEFER) == 0 ? signal_bit(signal) : 0)) & kOurs;
+}
+
 std::uint64_t mask_in_handler(std::uint64_t mask, int signal, const KernelSigaction& action) {
   if ((action.flags & SA_NODEFER) == 0) mask |= signal_bit(signal);
   return (mask | action.mask) & ~kOurs;
@@ -402,7 +407,7 @@ std::uint64_t real_mask(std::uint64_t wanted) {
 
 long apply_sigprocmask(int how, const std::uint64_t* set, std::uint64_t* old, std::uint64_t* mask) {
   ThreadRecord& thread = this_thread();
-  const std::uint64_t before = (*mask & ~kOurs) | thread.virtual_mask;
+  const std::uint64_t before = (*mask & ~kOurs) | thread.virtual_mask | thread.handler_mask;
   std::uint64_t after = before;
   if (set != nullptr) {
     switch (how) {
@@ -418,7 +423,11 @@ long apply_sigprocmask(int how, const std::uint64_t* set, std::uint64_t* old, st
       default:
         return -EINVAL;
     }
-    if (!in_vfork_child()) thread.virtual_mask = after & kOurs;
+    if (!in_vfork_child()) {
+      const std::uint64_t explicitly = how == SIG_BLOCK ? *set : 0;
+      thread.handler_mask &= after & ~explicitly;
+      thread.virtual_mask = after & kOurs & ~thread.handler_mask;
+    }
     *mask = after & ~kOurs;
   }
   if (old != nullptr) *old = before;

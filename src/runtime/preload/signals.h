@@ -44,6 +44,8 @@ long call_sigaltstack(const stack_t* stack, stack_t* old, std::uint64_t sp);
 long set_program_stack(ThreadRecord& thread, const stack_t& wanted, std::uint64_t sp);
 /// The kernel's mask while a handler runs that interrupted code with `mask`.
 std::uint64_t mask_in_handler(std::uint64_t mask, int signal, const KernelSigaction& action);
+/// SIGBUS, SIGSEGV and SIGSYS, as far as the program's handler is to keep them blocked.
+std::uint64_t own_mask_in_handler(int signal, const KernelSigaction& action);
 /// Raises what was put off while a handler of the runtime ran; comes with the return from the outermost one.
 void raise_late(ThreadRecord& thread);
 /// Handlers that libc installs without our seeing it (cancellation, setuid in all threads): enter them like

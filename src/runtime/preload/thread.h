@@ -46,6 +46,9 @@ struct ThreadRecord {
   PendingCall call[kMaxCalls];
   /// Of SIGBUS, SIGSEGV and SIGSYS: those the program believes to be blocked (kernel mask bits).
   std::uint64_t virtual_mask = 0;
+  /// Of these three, those that a running handler of one of them keeps blocked. By themselves because libc's
+  /// siglongjmp() and setcontext() take such a block off in the kernel's mask only.
+  std::uint64_t handler_mask = 0;
   /// What the program gave to sigaltstack().
   stack_t program_stack{};
   /// > 0: malloc of this thread must come from the resident heap (spawn attributes and the like).
@@ -74,6 +77,7 @@ struct ThreadRecord {
     stack_size = 0;
     calls = 0;
     virtual_mask = 0;
+    handler_mask = 0;
     program_stack = stack_t{};
     program_stack.ss_flags = SS_DISABLE;
     resident_malloc = 0;

@@ -669,3 +669,89 @@ PROBE(one_shot_handler) {
   EXPECT_EQ(waitpid(child, &status, 0), child);
   EXPECT(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
 }
+
+PROBE_DIES(segv_inside_the_segv_handler_kills, SIGSEGV) {
+  install_simple(SIGSEGV, [](int) {
+    if (handled++ != 0) _exit(7);  // blocked meanwhile: the kernel does not enter it again
+    *reinterpret_cast<volatile char*>(24) = 1;
+  });
+  *reinterpret_cast<volatile char*>(16) = 1;
+}
+
+PROBE_DIES(segv_masked_by_the_bus_handler_kills, SIGSEGV) {
+  struct sigaction action = {};
+  action.sa_handler = [](int) { *reinterpret_cast<volatile char*>(24) = 1; };
+  sigaddset(&action.sa_mask, SIGSEGV);
+  EXPECT(sigaction(SIGBUS, &action, nullptr) == 0);
+  install_simple(SIGSEGV, [](int) { _exit(7); });
+  raise(SIGBUS);
+}
+
+PROBE_CALM(segv_handlers_left_in_every_way_run_again) {
+  const auto crash = [] { *reinterpret_cast<volatile char*>(16) = 1; };
+  install(SIGSEGV,
+          [](int, siginfo_t*, void*) { handled = handled + 1, siglongjmp(escape, 1); });  // with the mask
+  for (int i = 0; i < 50; i++) {
+    if (sigsetjmp(escape, 1) == 0) crash();
+  }
+  EXPECT_EQ(static_cast<int>(handled), 50);
+  // setcontext, which sets the mask of the context.
+  static ucontext_t before;
+  static volatile int rounds;
+  install_simple(SIGSEGV, [](int) {
+    handled = handled + 1;
+    setcontext(&before);
+  });
+  getcontext(&before);
+  if (rounds++ < 50) crash();
+  EXPECT_EQ(static_cast<int>(handled), 100);
+  // The handler unblocks its signal and jumps without the mask.
+  static jmp_buf plain;
+  install_simple(SIGSEGV, [](int) {
+    sigset_t own;
+    sigemptyset(&own);
+    sigaddset(&own, SIGSEGV);
+    sigprocmask(SIG_UNBLOCK, &own, nullptr);
+    handled = handled + 1;
+    longjmp(plain, 1);
+  });
+  for (volatile int i = 0; i < 50; i = i + 1) {
+    if (setjmp(plain) == 0) crash();
+  }
+  EXPECT_EQ(static_cast<int>(handled), 150);
+  // A handler that asks not to be blocked, and one that returns.
+  install_simple(
+      SIGSEGV,
+      [](int) {
+        handled = handled + 1;
+        longjmp(plain, 1);
+      },
+      SA_NODEFER);
+  for (volatile int i = 0; i < 50; i = i + 1) {
+    if (setjmp(plain) == 0) crash();
+  }
+  EXPECT_EQ(static_cast<int>(handled), 200);
+  install(SIGSEGV, [](int, siginfo_t*, void* context) {
+    sigset_t now;
+    EXPECT(sigprocmask(SIG_BLOCK, nullptr, &now) == 0 && sigismember(&now, SIGSEGV));
+    handled = handled + 1;
+    static_cast<ucontext_t*>(context)->uc_mcontext.gregs[REG_RAX] = reinterpret_cast<greg_t>(&handled);
+  });
+  int got = 0;
+  for (int i = 0; i < 5; i++) {
+    asm volatile("xor %%eax, %%eax\n\tmovl (%%rax), %0" : "=r"(got) : : "rax", "memory");
+  }
+  EXPECT_EQ(static_cast<int>(handled), 205);
+  sigset_t now;
+  EXPECT(sigprocmask(SIG_BLOCK, nullptr, &now) == 0 && !sigismember(&now, SIGSEGV));
+}
+
+// What jumps out of a handler and leaves the mask: the signal stays blocked, and the next one kills.
+PROBE_DIES(segv_after_a_jump_that_left_it_blocked_kills, SIGSEGV) {
+  install_simple(SIGSEGV, [](int) {
+    if (handled++ != 0) _exit(7);
+    longjmp(escape, 1);
+  });
+  if (sigsetjmp(escape, 0) == 0) *reinterpret_cast<volatile char*>(16) = 1;
+  *reinterpret_cast<volatile char*>(16) = 1;
+}
