@@ -220,16 +220,17 @@ def header(title, left="Linux", right="enchilada"):
 def prepared(args, bench):
     """(program, job) for what was asked."""
     shutil.copy2(BUILD / "live" / "two_thread_sort", bench.root)  # two_thread_sort() looks beside its folder
-    chosen = [p for p in programs.PROGRAMS if not p.name.startswith("electric") and args.only in p.name]
-    if args.only in "two_thread_sort":
-        chosen.append(programs.Program("two_thread_sort", [], programs.two_thread_sort))
+    chosen = [p for p in programs.PROGRAMS + programs.BENCH_PROGRAMS
+              if not p.name.startswith("electric") and args.only in p.name]
     for program in chosen:
         if absent := programs.missing(program):
             say(f"{program.name}: not installed: {' '.join(absent)}")
             continue
         folder = bench.root / f"{program.name}.d"
         folder.mkdir(exist_ok=True)
-        yield program, program.prepare(folder, args.full)
+        job = program.prepare(folder, args.full)
+        job.ram = args.ram or job.ram
+        yield program, job
 
 
 def start(bench, job, front=(), stats_file=None, timeout=3600, sample=False):
@@ -328,6 +329,7 @@ def parse():
     parser.add_argument("sections", nargs="*", help="ample, pressure, touch (default: all)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="", help="programs whose name contains this")
+    parser.add_argument("--ram", help="--ram under pressure, instead of each program's own")
     parser.add_argument("--full", action="store_true", help="the sizes of the issue (hours); else those of CI")
     parser.add_argument("--timeout", type=float, default=1800, help="seconds for one run")
     parser.add_argument("--enchilada", type=pathlib.Path, default=BUILD / "bin" / "enchilada")

@@ -161,6 +161,17 @@ def two_thread_sort(folder, full):
     return Job([binary, "1024" if full else "128", "2"], "64M" if full else "24M")
 
 
+def redis(folder, full):
+    # Each key about 1 KiB. After the fork of BGSAVE two processes are charged for what they share.
+    return Job(["sh", HERE / "programs" / "redis_work.sh", "600000" if full else "60000"], "128M" if full else "16M")
+
+
+# Measured only: the tests have their own ways to run these.
+BENCH_PROGRAMS = [
+    Program("redis", ["redis-server", "redis-benchmark", "redis-cli"], redis),
+    Program("two_thread_sort", [], two_thread_sort),
+]
+
 PROGRAMS = [
     Program("sqlite3", ["sqlite3"], sqlite3),
     Program("sort_1", ["sort"], sort_with(1)),
