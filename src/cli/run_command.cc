@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -129,13 +130,36 @@ TreeConfig make_config(const RunOptions& options, const Settings& settings, cons
   return config;
 }
 
-std::vector<std::string> child_environment(const ProcessTree& tree, const std::string& library) {
+/// Takes the limit on the address space off this process and what it starts, as far as it may. Returns what
+/// the program shall believe to have. Managed memory is a window of 16 TiB, little of it ever touched.
+std::uint64_t lift_address_limit() {
+  constexpr std::uint64_t kNeeded = std::uint64_t{17} << 40;
+  struct rlimit limit {};
+  if (getrlimit(RLIMIT_AS, &limit) != 0) return RLIM_INFINITY;
+  const rlim_t found = limit.rlim_cur;
+  if (found >= kNeeded) return found;
+  const struct rlimit none = {RLIM_INFINITY, RLIM_INFINITY};
+  if (limit.rlim_max < kNeeded && setrlimit(RLIMIT_AS, &none) == 0) return found;
+  limit.rlim_cur = limit.rlim_max;
+  if (limit.rlim_max < kNeeded || setrlimit(RLIMIT_AS, &limit) != 0) {
+    throw UserError(
+        fmt::format("the address space is limited to {} (RLIMIT_AS), managed memory is a window of 16 TiB;"
+                    " raise it with 'ulimit -v unlimited'",
+                    human_bytes(limit.rlim_max)));
+  }
+  return found;
+}
+
+std::vector<std::string> child_environment(const ProcessTree& tree, const std::string& library,
+                                           std::uint64_t address_limit) {
   std::array<char, 128> value{};
   const std::size_t length = tree.environment(value);
   const char* preload = std::getenv("LD_PRELOAD");
   // Ours is the last: an allocator that the user preloads is the program's, and ours is what it maps from.
   const std::string others = preload != nullptr && *preload != 0 ? fmt::format("{}:", preload) : "";
-  return {fmt::format("{}={}", kTreeVariable, std::string_view(value.data(), length)),
+  const std::string limit =
+      address_limit == RLIM_INFINITY ? "" : fmt::format("{}{}", kLimitMark, address_limit);
+  return {fmt::format("{}={}{}", kTreeVariable, std::string_view(value.data(), length), limit),
           fmt::format("LD_PRELOAD={}{}", others, library)};
 }
 
@@ -175,12 +199,22 @@ bool write_all(int fd, const std::string& text) {
   return true;
 }
 
-void tell(const RunOptions& options, const RunReport& report, int stats) {
-  if (stats >= 0 && !write_all(stats, summary_json(report))) {
-    (void)write_all(STDERR_FILENO, fmt::format("enchilada: --stats {}: cannot be written: {}\n",
-                                               options.stats_file, std::strerror(errno)));
+/// False, and one line: the statistics could not be written.
+bool write_stats(const RunOptions& options, const RunReport& report, int stats) {
+  if (stats < 0 || write_all(stats, summary_json(report))) return true;
+  (void)write_all(STDERR_FILENO, fmt::format("enchilada: --stats {}: cannot be written: {}\n",
+                                             options.stats_file, std::strerror(errno)));
+  return false;
+}
+
+void tell(const RunOptions& options, const RunReport& report, bool said_why) {
+  // Also when asked to be quiet: it is not what the user thinks it is.
+  if (report.unmanaged != 0) {
+    (void)write_all(STDERR_FILENO,
+                    fmt::format("enchilada: {} program{} could not be managed, the first was {}\n",
+                                report.unmanaged, report.unmanaged == 1 ? "" : "s", report.unmanaged_first));
   }
-  if (options.quiet) return;
+  if (options.quiet || (report.processes == 0 && said_why)) return;
   if (report.processes == 0) {
     (void)write_all(STDERR_FILENO,
                     fmt::format("enchilada: {} was not managed: it did not load enchilada's library"
@@ -204,6 +238,7 @@ int run_command(const RunOptions& options) {
   const std::string library = preload_library();
   const HostFeatures host = require_usable_host();
   const std::uint64_t file_size_limit = raise_file_size_limit();
+  const std::uint64_t address_limit = lift_address_limit();
   const std::vector<OpenedSwap> swap = open_all(options);
   TreeConfig config = make_config(options, settings, host, frames, swap);
   config.file_size_limit = file_size_limit;
@@ -234,11 +269,13 @@ int run_command(const RunOptions& options) {
     path = program.interpreter;
   }
   const auto began = std::chrono::steady_clock::now();
-  const ChildEnd end = run_child(path, arguments, child_environment(tree, library));
+  const ChildEnd end = run_child(path, arguments, child_environment(tree, library, address_limit));
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - began;
   tree.recover_dead();
-  tell(options, make_report(options, tree, tree_swap, swap, end, took.count()), stats.get());
-  return end.shell_status();
+  const RunReport report = make_report(options, tree, tree_swap, swap, end, took.count());
+  const bool written = write_stats(options, report, stats.get());
+  tell(options, report, tree.header().given_up.load() != 0);
+  return end.shell_status() != 0 || written ? end.shell_status() : kStatusUsage;
 }
 
 }  // namespace enchilada::cli

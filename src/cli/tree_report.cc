@@ -15,6 +15,29 @@ std::uint64_t bytes_in_memory(int descriptor) {
   return fstat(descriptor, &st) == 0 ? static_cast<std::uint64_t>(st.st_blocks) * 512 : 0;
 }
 
+const char* reason(UnmanagedWhy why) {
+  switch (why) {
+    case UnmanagedWhy::kNothing:
+      return "?";
+    case UnmanagedWhy::kStatic:
+      return "statically linked";
+    case UnmanagedWhy::kOtherKind:
+      return "not a 64-bit program";
+    case UnmanagedWhy::kFiltered:
+      return "started behind a seccomp filter";
+  }
+  return "?";
+}
+
+std::string first_unmanaged(const TreeHeader& header) {
+  std::string name;
+  for (const std::atomic<char>& letter : header.unmanaged_name) {
+    if (letter.load() == 0) break;
+    name += letter.load();
+  }
+  return name + " (" + reason(static_cast<UnmanagedWhy>(header.unmanaged_why.load())) + ")";
+}
+
 }  // namespace
 
 void gather(const ProcessTree& tree, TreeSwap& tree_swap, RunReport* report) {
@@ -29,6 +52,8 @@ void gather(const ProcessTree& tree, TreeSwap& tree_swap, RunReport* report) {
     ++report->processes_alive;
   }
   report->processes = header.attached.load();
+  report->unmanaged = header.unmanaged.load();
+  if (report->unmanaged != 0) report->unmanaged_first = first_unmanaged(header);
   report->ram_bytes = config.ram_frames * kPageSize;
   report->peak_resident_bytes = header.peak_charge.load() * kPageSize;
   report->resident_bytes = (config.ram_frames - tree.available().value()) * kPageSize;

@@ -47,6 +47,8 @@ struct RunReport {
   double seconds = 0;
   std::uint64_t processes = 0;  // managed ones, all that ever were
   std::uint64_t processes_alive = 0;
+  std::uint64_t unmanaged = 0;  // programs that were executed and could not be managed
+  std::string unmanaged_first;  // one of them, and why
   std::uint64_t ram_bytes = 0;
   std::uint64_t peak_resident_bytes = 0;
   std::uint64_t resident_bytes = 0;

@@ -5,6 +5,7 @@
   run_live.py probe fork.grandchildren ...   probes by name; `probes` runs all, --only TEXT those whose name has TEXT
   run_live.py program sqlite3 ...            real programs by name; `programs` runs all
   run_live.py redis                          redis-server under redis-benchmark, BGSAVE in the middle
+  run_live.py command                        limits, unmanageable children, statistics: the command around a program
   run_live.py kill9 [--times N]              kill -9 of members of a tree at random moments
   run_live.py soak {sort,two_thread_sort}    the programs that Linux kills; --times N, --ram SIZE
 
@@ -24,6 +25,7 @@ import sys
 import threading
 import time
 
+import command_live
 import live_lib
 import programs
 import redis_live
@@ -283,6 +285,8 @@ def plan(args):
         return [(run_program, name) for name in args.names]
     if args.what == "redis":
         return [(redis_live.run_redis, "redis")]
+    if args.what == "command":
+        return [(command_live.run_checks, "command")]
     if args.what == "kill9":
         return [(kill9, "kill9")]
     if args.what == "soak":

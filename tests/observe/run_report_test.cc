@@ -64,6 +64,8 @@ TEST(RunReport, TextAndJsonSayTheSame) {
   report.program = "so\"rt";
   report.exit_status = 3;
   report.processes = 2;
+  report.unmanaged = 3;
+  report.unmanaged_first = "/bin/static (statically linked)";
   report.ram_bytes = 64 << 20;
   report.peak_resident_bytes = 32 << 20;
   report.swap_peak_bytes = 96 << 20;
@@ -86,6 +88,8 @@ TEST(RunReport, TextAndJsonSayTheSame) {
   EXPECT_EQ(json["swap"]["allocator"], "list-3x");
   EXPECT_EQ(json["swap"]["lost_bytes"], 40960);
   EXPECT_EQ(json["program"], "so\"rt");
+  EXPECT_EQ(json["processes"]["unmanaged"], 3);
+  EXPECT_EQ(json["processes"]["unmanaged_first"], "/bin/static (statically linked)");
   EXPECT_EQ(json["counters"]["vm_faults"], 4321);
   EXPECT_EQ(json["counters"].size(), kCounterInfoCount);
   EXPECT_EQ(json["ram"]["peak_bytes"], 32 << 20);

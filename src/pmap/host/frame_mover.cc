@@ -11,6 +11,7 @@
 
 #include "base/check.h"
 #include "base/raw_syscall.h"
+#include "pmap/host/own_mapping.h"
 #include "pmap/host/page_ops.h"
 #include "pmap/host/uffd_abi.h"
 
@@ -378,7 +379,7 @@ void FrameMover::allow_access() noexcept {
 bool FrameMover::restore(VirtRange range) noexcept {
   const long at = window_syscall_(SYS_mmap, static_cast<long>(range.start.value()),
                                   static_cast<long>(range.size().value()), PROT_READ | PROT_WRITE,
-                                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+                                  own_mapping_flags() | MAP_FIXED, -1, 0);
   if (at != static_cast<long>(range.start.value())) return false;
   advise(range, MADV_NOHUGEPAGE);
   advise(range, MADV_DONTFORK);

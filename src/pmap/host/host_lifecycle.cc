@@ -12,6 +12,7 @@
 #include "base/raw_syscall.h"
 #include "pmap/host/host_features.h"
 #include "pmap/host/host_machine.h"
+#include "pmap/host/own_mapping.h"
 
 #ifndef MAP_FIXED_NOREPLACE
 #define MAP_FIXED_NOREPLACE 0x100000
@@ -29,7 +30,7 @@ constexpr std::uint64_t round_up(std::uint64_t n, std::uint64_t to) {
 
 long map_memory(std::uint64_t at, std::uint64_t size, int extra) {
   return raw_syscall(SYS_mmap, static_cast<long>(at), static_cast<long>(size), PROT_READ | PROT_WRITE,
-                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | extra, -1, 0);
+                     own_mapping_flags() | extra, -1, 0);
 }
 
 void unmap(VirtRange range) {
@@ -54,6 +55,14 @@ std::optional<HostError> map_at(VirtRange range) {
   (void)advise(range.start.value(), range.size().value(),
                MADV_NOHUGEPAGE);  // EINVAL where THP is not built in
   return std::nullopt;
+}
+
+/// Keeps a mapping that the kernel would let grow from doing so (own_mapping_flags()). It stays for good:
+/// what is there already guards as well.
+void map_guard_below(VirtRange range) {
+  if ((own_mapping_flags() & MAP_GROWSDOWN) == 0) return;
+  raw_syscall(SYS_mmap, static_cast<long>(range.start.value() - kPageSize), static_cast<long>(kPageSize),
+              PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
 }
 
 bool valid(const HostConfig& c) {
@@ -178,6 +187,7 @@ Result<HostMachine*, HostError> HostMachine::start(const HostConfig& config, con
     return Unexpected{no_move ? HostError::kNoMove : HostError::kNoUserfaultfd};
   }
   machine->mover_.forbid_fork();
+  map_guard_below(machine->window_);
   // A core dump would walk the window page by page, for hours. The pool is dumped: what is home can be
   // found there.
   (void)advise(config.window.start.value(), config.window.size().value(), MADV_DONTDUMP);

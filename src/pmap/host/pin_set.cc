@@ -13,6 +13,7 @@
 
 #include "base/check.h"
 #include "base/raw_syscall.h"
+#include "pmap/host/own_mapping.h"
 #include "pmap/host/page_ops.h"
 
 namespace enchilada {
@@ -43,8 +44,7 @@ struct PinSet::Memory {
 };
 
 PinSet* PinSet::create() noexcept {
-  const long at = raw_syscall(SYS_mmap, 0, Memory::kSize, PROT_READ | PROT_WRITE,
-                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  const long at = raw_syscall(SYS_mmap, 0, Memory::kSize, PROT_READ | PROT_WRITE, own_mapping_flags(), -1, 0);
   if (at < 0 && at > -4096) return nullptr;
   // Most programs have a few threads: a huge page would be zeroed for one record.
   raw_syscall(SYS_madvise, at, Memory::kSize, MADV_NOHUGEPAGE);

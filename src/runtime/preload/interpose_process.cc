@@ -15,6 +15,7 @@
 
 #include <algorithm>
 
+#include "runtime/preload/exec_target.h"
 #include "runtime/preload/export.h"
 #include "runtime/preload/live.h"
 #include "runtime/preload/memory_calls.h"
@@ -33,6 +34,7 @@
 
 using namespace enchilada::runtime;
 using enchilada::raw_syscall;
+using enchilada::UnmanagedWhy;
 using enchilada::layout::in_window;
 
 extern "C" char** environ;
@@ -50,12 +52,13 @@ using SpawnFunction = int(pid_t*, const char*, const posix_spawn_file_actions_t*
 Next<SpawnFunction> next_posix_spawn("posix_spawn");
 Next<SpawnFunction> next_posix_spawnp("posix_spawnp");
 
-int spawn(Next<SpawnFunction>& next, pid_t* pid, const char* path, const posix_spawn_file_actions_t* actions,
-          const posix_spawnattr_t* attributes, char* const* argv, char* const* envp) {
+int spawn(Next<SpawnFunction>& next, bool searches, pid_t* pid, const char* path,
+          const posix_spawn_file_actions_t* actions, const posix_spawnattr_t* attributes, char* const* argv,
+          char* const* envp) {
   if (!live().ready()) return next(pid, path, actions, attributes, argv, envp);
   if (on_managed_stack()) {
-    return static_cast<int>(
-        on_libc_stack([=, &next] { return long{spawn(next, pid, path, actions, attributes, argv, envp)}; }));
+    return static_cast<int>(on_libc_stack(
+        [=, &next] { return long{spawn(next, searches, pid, path, actions, attributes, argv, envp)}; }));
   }
   listen_to_siblings();  // the child will want frames of ours
   ExecArguments staged;
@@ -70,10 +73,15 @@ int spawn(Next<SpawnFunction>& next, pid_t* pid, const char* path, const posix_s
   pid_t child = 0;
   const int answer = next(&child, staged.path, actions != nullptr ? &actions_copy : nullptr,
                           attributes != nullptr ? &attributes_copy : nullptr, staged.argv, staged.envp);
-  resident_free(staged.memory);
   if (answer == 0) {
+    const UnmanagedWhy why =
+        program_filtered()
+            ? UnmanagedWhy::kFiltered
+            : judge_program_in_path(staged.path, searches ? getenv("PATH") : nullptr, staged.scratch);
+    if (why != UnmanagedWhy::kNothing) live().tree().note_unmanaged(why, staged.path);
     if (pid != nullptr) *pid = child;
   }
+  resident_free(staged.memory);
   return answer;
 }
 
@@ -401,11 +409,11 @@ ENCHILADA_EXPORT int fexecve(int fd, char* const* argv, char* const* envp) noexc
 
 ENCHILADA_EXPORT int posix_spawn(pid_t* pid, const char* path, const posix_spawn_file_actions_t* actions,
                                  const posix_spawnattr_t* attributes, char* const* argv, char* const* envp) {
-  return spawn(next_posix_spawn, pid, path, actions, attributes, argv, envp);
+  return spawn(next_posix_spawn, false, pid, path, actions, attributes, argv, envp);
 }
 ENCHILADA_EXPORT int posix_spawnp(pid_t* pid, const char* file, const posix_spawn_file_actions_t* actions,
                                   const posix_spawnattr_t* attributes, char* const* argv, char* const* envp) {
-  return spawn(next_posix_spawnp, pid, file, actions, attributes, argv, envp);
+  return spawn(next_posix_spawnp, true, pid, file, actions, attributes, argv, envp);
 }
 ENCHILADA_EXPORT int posix_spawn_file_actions_addopen(posix_spawn_file_actions_t* actions, int fd,
                                                       const char* path, int flags, mode_t mode) noexcept {

@@ -11,6 +11,7 @@
 
 #include "base/check.h"
 #include "base/monotonic_clock.h"
+#include "pmap/host/own_mapping.h"
 #include "runtime/preload/foreign.h"
 #include "runtime/preload/memory_calls.h"
 #include "runtime/preload/process.h"
@@ -67,8 +68,8 @@ void copy_text(char* to, std::size_t size, const char* from) {
   to[i] = 0;
 }
 
-/// The address-space limit of the image before exec stands behind the tree's value (stage_exec()): takes it
-/// off.
+/// The address-space limit of the image before exec, or what the launcher found, stands behind the tree's
+/// value: takes it off.
 void take_address_limit(char* value) {
   while (*value != 0 && *value != kLimitMark) ++value;
   if (*value == 0) return;
@@ -121,6 +122,7 @@ void complain(std::initializer_list<const char*> parts) {
 
 void give_up(std::initializer_list<const char*> parts) {
   complain(parts);
+  if (live().tree().attached()) live().tree().note_given_up();
   for (;;) raw_syscall(SYS_exit_group, 2);
 }
 
@@ -154,13 +156,13 @@ void Live::build(const char* tree_value) {
   const TreeStatus attached = tree_.attach(tree_value);
   if (attached != TreeStatus::kOk) give_up({"cannot join the process tree: ", describe(attached)});
   if (!install_gadget()) give_up({"the address of the system-call gadget is taken (a sanitizer's program?)"});
+  set_data_limit(kernel_data_limit());
   install_handlers();
-  if (!create_pin_set())
-    give_up({"no memory for the runtime's tables (RLIMIT_AS or RLIMIT_DATA, ulimit -v or -d?)"});
+  if (!create_pin_set()) give_up({"no address space for the runtime's tables (RLIMIT_AS, ulimit -v?)"});
   adopt_thread();
   // It says how much of it is touched (Arena::touched), page by page.
   if (!map_own_memory(layout::kArenaBase, layout::kArenaSize))
-    give_up({"no address space for the engine (RLIMIT_AS or RLIMIT_DATA, ulimit -v or -d?)"});
+    give_up({"no address space for the engine (RLIMIT_AS, ulimit -v?)"});
   arena_ = arena_place.make(reinterpret_cast<std::byte*>(layout::kArenaBase), layout::kArenaSize);
   pid_ = own_pid();
   join_swap();

@@ -81,6 +81,7 @@ std::uint64_t natural_alignment(std::uint64_t length) {
 }
 
 std::atomic<std::uint64_t> limit{~std::uint64_t{0}};
+std::atomic<std::uint64_t> data_limit{~std::uint64_t{0}};
 
 long map_managed(std::uint64_t hint, std::uint64_t length, int prot, int flags) {
   VmMap::MapRequest request;
@@ -97,7 +98,8 @@ long map_managed(std::uint64_t hint, std::uint64_t length, int prot, int flags) 
   }
   VirtAddr address;
   EngineSection section;
-  const std::uint64_t most = limit.load(std::memory_order_relaxed);
+  const std::uint64_t most =
+      std::min(limit.load(std::memory_order_relaxed), data_limit.load(std::memory_order_relaxed));
   if (most != ~std::uint64_t{0} && live().map().size().value() + length > most) return -ENOMEM;
   if (request.placement == VmMap::MapRequest::Placement::kFixedReplace)
     release_foreign(range_of(hint, length));
@@ -450,6 +452,9 @@ long call_msync(std::uint64_t address, std::uint64_t length, int flags) {
   return range.empty() || live().map().is_covered(range) ? 0 : -ENOMEM;
 }
 
+void set_data_limit(std::uint64_t bytes) {
+  data_limit.store(bytes);
+}
 void set_address_limit(std::uint64_t bytes) {
   limit.store(bytes);
 }

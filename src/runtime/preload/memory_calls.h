@@ -29,10 +29,12 @@ std::uint64_t call_brk(std::uint64_t wanted);
 bool answer_memory_call(long nr, const long (&args)[6], long* result);
 
 /// The program's own RLIMIT_AS / RLIMIT_DATA: the kernel would count the window itself, so it never gets to
-/// see them, and exec does not keep them: they go on in the environment, behind the tree's value and this
-/// mark. ~0 = unlimited.
-inline constexpr char kLimitMark = '/';
+/// see them, and exec does not keep them: they go on in the environment, behind the tree's value and
+/// kLimitMark. ~0 = unlimited.
 void set_address_limit(std::uint64_t bytes);
 std::uint64_t address_limit();
+/// The RLIMIT_DATA that the process started with and the kernel keeps (own_mapping_flags()): it holds for
+/// managed memory too. ~0 = unlimited.
+void set_data_limit(std::uint64_t bytes);
 
 }  // namespace enchilada::runtime

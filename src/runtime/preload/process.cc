@@ -9,6 +9,7 @@
 #include <sys/syscall.h>
 
 #include "base/check.h"
+#include "runtime/preload/exec_target.h"
 #include "runtime/preload/foreign.h"
 #include "runtime/preload/live.h"
 #include "runtime/preload/memory_calls.h"
@@ -533,7 +534,7 @@ long stage_exec(const char* path, char* const* argv, char* const* envp, ExecArgu
   if (path == nullptr || !readable(path) || !readable_list(argv) || !readable_list(envp)) return -EFAULT;
   const std::size_t wanted = length_of(path) + bytes_of(argv) + bytes_of(envp) +
                              2 * length_of(live().preload_path()) + 2 * length_of(live().tree_variable()) +
-                             4096;
+                             4096 + kTargetScratch;
   Staging staging{static_cast<char*>(resident_allocate(wanted)), wanted};
   if (staging.memory == nullptr) return -ENOMEM;
   const std::size_t n = count_of(argv);
@@ -543,6 +544,7 @@ long stage_exec(const char* path, char* const* argv, char* const* envp, ExecArgu
   staged->argv[n] = nullptr;
   staged->envp =
       program_filtered() ? stage_plain_environment(staging, envp) : stage_environment(staging, envp);
+  staged->scratch = static_cast<char*>(staging.take(kTargetScratch));
   CHECK(staging.used <= staging.size, staging.used, staging.size);
   staged->memory = staging.memory;
   return 0;
@@ -554,10 +556,14 @@ long call_execve(const char* path, char* const* argv, char* const* envp) {
   const long result = stage_exec(path, argv, envp, &staged);
   if (result < 0) return result;
   const bool own = live().pid() == static_cast<std::uint32_t>(raw_syscall(SYS_getpid));
+  const UnmanagedWhy why =
+      program_filtered() ? UnmanagedWhy::kFiltered : judge_program(staged.path, staged.scratch);
+  if (why != UnmanagedWhy::kNothing) live().tree().note_unmanaged(why, staged.path);
   restore_dispositions_for_exec();
   if (own) live().tree().begin_exec();
   const long answer =
       program_syscall(SYS_execve, as_long(staged.path), as_long(staged.argv), as_long(staged.envp));
+  if (why != UnmanagedWhy::kNothing) live().tree().forget_unmanaged();
   if (own) live().tree().exec_failed();
   reinstall_handlers();
   resident_free(staged.memory);

@@ -31,6 +31,7 @@ struct ExecArguments {
   const char* path = nullptr;
   char** argv = nullptr;
   char** envp = nullptr;
+  char* scratch = nullptr;  // kTargetScratch bytes, for judge_program()
   void* memory = nullptr;
 };
 /// False: out of memory, or an argument is not readable (errno EFAULT).

@@ -7,6 +7,7 @@
 
 #include <atomic>
 
+#include "pmap/host/own_mapping.h"
 #include "runtime/preload/live.h"
 #include "runtime/preload/memory_calls.h"
 #include "runtime/preload/syscalls.h"
@@ -40,6 +41,13 @@ long read_limit(int resource, Limit* limit) {
 }
 
 long write_limit(int resource, const Limit& limit) {
+  // Where the process started with a limit on data, the kernel does not count what is ours: it may have the
+  // new one, for what is not managed.
+  if (resource == RLIMIT_DATA && kernel_data_limit() != ~std::uint64_t{0}) {
+    const long result = raw_syscall(SYS_prlimit64, 0, resource, as_long(&limit), 0);
+    if (result == 0) set_data_limit(limit.soft);
+    return result;
+  }
   if (resource != RLIMIT_FSIZE) {
     set_address_limit(limit.soft);
     return 0;

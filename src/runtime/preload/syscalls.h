@@ -6,6 +6,7 @@
 
 #include "base/raw_syscall.h"
 #include "base/units.h"
+#include "pmap/host/own_mapping.h"
 #include "runtime/preload/layout.h"
 
 namespace enchilada::runtime {
@@ -33,7 +34,7 @@ inline bool map_own_memory(std::uint64_t at, std::uint64_t bytes) {
   const auto start = static_cast<long>(at);
   const auto size = static_cast<long>(bytes);
   const long mapped = raw_syscall(SYS_mmap, start, size, PROT_READ | PROT_WRITE,
-                                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+                                  own_mapping_flags() | MAP_FIXED_NOREPLACE, -1, 0);
   if (mapped != start) return false;
   raw_syscall(SYS_madvise, start, size, MADV_NOHUGEPAGE);
   return true;

@@ -406,4 +406,16 @@ void ProcessTree::wait_for_request(std::uint64_t timeout_ns) noexcept {
   if (at(self_).requested.load() == 0) futex_wait_shared(at(self_).requested, 0, timeout_ns);
 }
 
+void ProcessTree::note_unmanaged(UnmanagedWhy why, const char* path) noexcept {
+  if (header_->unmanaged.fetch_add(1) != 0) return;
+  const std::size_t room = header_->unmanaged_name.size() - 1;
+  std::size_t length = 0;
+  while (path[length] != 0) ++length;
+  if (length > room) path += length - room;
+  std::size_t at = 0;
+  for (; path[at] != 0; ++at) header_->unmanaged_name[at].store(path[at], std::memory_order_relaxed);
+  header_->unmanaged_name[at].store(0, std::memory_order_relaxed);
+  header_->unmanaged_why.store(static_cast<std::uint32_t>(why));
+}
+
 }  // namespace enchilada

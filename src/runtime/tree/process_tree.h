@@ -34,6 +34,8 @@ inline constexpr ProcessSlot kLauncher{kMaxProcesses};
 
 /// Name of the environment variable that leads exec'd children to the segment.
 inline constexpr char kTreeVariable[] = "ENCHILADA_TREE";
+/// Behind its value: the limit on the address space that the next image shall believe to have, in bytes.
+inline constexpr char kLimitMark = '/';
 
 enum class [[nodiscard]] TreeStatus : std::uint8_t{
     kOk,
@@ -141,6 +143,14 @@ class ProcessTree {
   /// Before execve (not in a vfork child, which has no slot) and after it failed.
   void begin_exec() noexcept;
   void exec_failed() noexcept;
+
+  // ---- Who is not in it ----
+  /// A program that cannot join is being executed; of the first one the name is kept. Async-signal-safe.
+  void note_unmanaged(UnmanagedWhy why, const char* path) noexcept;
+  /// That exec failed.
+  void forget_unmanaged() noexcept { header_->unmanaged.fetch_sub(1); }
+  /// This process ends itself and has said why.
+  void note_given_up() noexcept { header_->given_up.fetch_add(1); }
 
   // ---- The dead ----
   /// Cleans up after every process that is gone. Returns how many slots became free. Any process may call it.

@@ -10,13 +10,13 @@
 #include <atomic>
 #include <cstdint>
 
-#include "vm/vm_modes.h"
 #include "vm/vm_meter.h"
+#include "vm/vm_modes.h"
 
 namespace enchilada {
 
 inline constexpr std::uint64_t kTreeMagic = 0x3165'6572'5443'6e45;  // "EnCTree1"
-inline constexpr std::uint32_t kTreeVersion = 5;
+inline constexpr std::uint32_t kTreeVersion = 6;
 /// Where the segment lies in every process: clear of the window, of ASLR's ranges and of sanitizer shadows.
 inline constexpr std::uint64_t kTreeAddress = 0x3400'0000'0000;
 inline constexpr std::uint32_t kMaxProcesses = 256;
@@ -56,6 +56,14 @@ enum class SlotState : std::uint8_t {
   kLive,
   kExecing,     // the owner is about to call execve
   kRecovering,  // the owner died; the process named in the word is cleaning up
+};
+
+/// Why a program that a managed one executes runs without us.
+enum class UnmanagedWhy : std::uint32_t {
+  kNothing,    // it is managed
+  kStatic,     // nothing can be loaded into it
+  kOtherKind,  // 32 bits
+  kFiltered,   // the program has installed a seccomp filter that it inherits
 };
 
 /// Charge of one slot, and the change that is under way.
@@ -111,14 +119,18 @@ struct alignas(64) TreeHeader {
 
   // available frames (28 bits) | slot of the last change (8) | its sequence number (28)
   alignas(64) std::atomic<std::uint64_t> budget;
-  alignas(64) std::atomic<std::uint32_t> returned;  // futex: counts give-backs
-  std::atomic<std::uint32_t> waiters;               // 1: somebody may sleep on `returned`
-  std::atomic<std::uint64_t> peak_charge;           // of the whole tree
-  std::atomic<std::uint32_t> slots_used;            // slots from here on have never been used
-  std::atomic<std::uint64_t> attached;              // processes that ever joined (exec makes no new one)
-  std::atomic<std::uint64_t> last_recovery;         // monotonic ns
-  std::atomic<std::uint64_t> recovered;             // slots of dead processes cleaned up
-  VmCounters ended;                                 // of processes that are gone
+  alignas(64) std::atomic<std::uint32_t> returned;    // futex: counts give-backs
+  std::atomic<std::uint32_t> waiters;                 // 1: somebody may sleep on `returned`
+  std::atomic<std::uint64_t> peak_charge;             // of the whole tree
+  std::atomic<std::uint32_t> slots_used;              // slots from here on have never been used
+  std::atomic<std::uint64_t> attached;                // processes that ever joined (exec makes no new one)
+  std::atomic<std::uint64_t> last_recovery;           // monotonic ns
+  std::atomic<std::uint64_t> recovered;               // slots of dead processes cleaned up
+  std::atomic<std::uint64_t> given_up;                // processes that ended themselves and said why
+  std::atomic<std::uint64_t> unmanaged;               // programs that were exec'd and could not join,
+  std::atomic<std::uint32_t> unmanaged_why;           // of the first one: an UnmanagedWhy,
+  std::array<std::atomic<char>, 128> unmanaged_name;  // and the end of its path
+  VmCounters ended;                                   // of processes that are gone
 };
 
 }  // namespace enchilada

@@ -41,7 +41,8 @@ class TreeSwap {
   /// Formats the storage of both, as the tree's configuration says. The launcher, once.
   [[nodiscard]] bool create() {
     const TreeConfig& config = tree_.config();
-    return SwapSpace::create(tree_.swap_storage(), swap_geometry(config), config.modes.get<SwapAllocatorMode>()) &&
+    return SwapSpace::create(tree_.swap_storage(), swap_geometry(config),
+                             config.modes.get<SwapAllocatorMode>()) &&
            (config.compressed_bytes == 0 ||
             CompressedStore::create(tree_.compressed_storage(), ByteCount{config.compressed_bytes},
                                     compressed_numbers(config)));
