@@ -89,7 +89,7 @@ int scratch_file();
 /// The folder for scratch files (TMPDIR, else /tmp).
 std::string scratch_folder();
 /// What exec'd children do: 2 x ram() of memory, filled, paged out, checked. Returns an exit status. Every
-/// probe program has it as `--child work SEED`.
+/// probe program has it as `--child work SEED`; `--child exec DEPTH` comes to it after some execs.
 int work_in_child(uint64_t seed);
 /// This program, for exec'ing a ChildMode.
 const char* self_path();
