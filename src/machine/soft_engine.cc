@@ -80,7 +80,16 @@ void SoftEngine::put_store_before(std::span<SwapDevice*> devices, const SoftEngi
 
 SoftEngine::~SoftEngine() {
   system_.reset();
+  file_pager_.reset();
   pager_.reset();
+}
+
+FilePager& SoftEngine::file_pager() {
+  if (file_pager_ == nullptr) {
+    file_pager_ = std::make_unique<FilePager>(machine_.memory(), machine_.counters(), machine_.arena());
+    CHECK(file_pager_->ready());
+  }
+  return *file_pager_;
 }
 
 std::unique_ptr<VmMap> SoftEngine::create_map(PageCount pages) {

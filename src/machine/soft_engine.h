@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "machine/soft_machine.h"
+#include "pager/file_pager.h"
 #include "swap/compressed_swap.h"
 #include "swap/swap_device.h"
 #include "swap/swap_pager.h"
@@ -63,6 +64,8 @@ class SoftEngine {
   [[nodiscard]] std::size_t disks() const { return disks_.size(); }
   /// An empty address space from 64 KiB on, of so many pages.
   [[nodiscard]] std::unique_ptr<VmMap> create_map(PageCount pages);
+  /// The pager of files, made when first asked for.
+  [[nodiscard]] FilePager& file_pager();
 
  private:
   void put_store_before(std::span<SwapDevice*> devices, const SoftEngineOptions& options);
@@ -83,6 +86,7 @@ class SoftEngine {
   SoftMachine machine_;
   std::unique_ptr<CompressedSwap> compressed_;
   std::unique_ptr<SwapPager> pager_;
+  std::unique_ptr<FilePager> file_pager_;
   std::unique_ptr<VmSystem> system_;
 };
 

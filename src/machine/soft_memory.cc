@@ -18,11 +18,17 @@ SoftMemory::SoftMemory(Arena& arena, std::byte* bytes, const SoftMemoryOptions& 
   const auto frames = static_cast<std::size_t>(options.frames.value());
   state_ = arena.allocate_array<std::atomic<bool>>(frames);
   CHECK(state_ != nullptr, frames);
-  for (std::size_t i = 0; i < frames; ++i) new (&state_[i]) std::atomic<bool>(false);
+  const std::size_t ordinary = frames - static_cast<std::size_t>(options.device_frames.value());
+  for (std::size_t i = 0; i < frames; ++i) new (&state_[i]) std::atomic<bool>(i >= ordinary);
 }
 
 bool SoftMemory::is_granted(FrameNumber frame) const {
   return frame.value() < options_.frames.value() && state_[frame.value()].load(std::memory_order_relaxed);
+}
+
+FrameRun SoftMemory::device_frames() const {
+  const PageCount ordinary = options_.frames - options_.device_frames;
+  return {FrameNumber{0} + ordinary, options_.device_frames};
 }
 
 FrameRun SoftMemory::next_run(PageCount at_most) {
@@ -49,7 +55,7 @@ PageCount SoftMemory::grow(PageCount wanted, FunctionRef<void(FrameRun)> sink) {
     {
       MutexLock guard(lock_);
       const std::uint64_t have = granted_.load(std::memory_order_relaxed);
-      const std::uint64_t limit = std::min(budget().value(), options_.frames.value());
+      const std::uint64_t limit = std::min(budget(), options_.frames - options_.device_frames).value();
       if (have >= limit) break;
       run = next_run(PageCount{std::min(left, limit - have)});
       if (run.count.value() == 0) break;

@@ -1,9 +1,9 @@
 // SoftMemory: physical memory as an array of bytes, with real contents.
 //
-// Invariants: only granted frames may be touched (checked); a frame that is retired or not yet granted holds
-// garbage, so that whoever relies on its contents is found out. Grants follow SoftMemoryOptions: all at once,
-// or slowly and in scattered runs, as a host does whose siblings compete for memory. Thread-safe, but for the
-// contents themselves, which the engine's busy pages guard.
+// Invariants: only granted frames, and a device's, may be touched (checked); a frame that is retired or not
+// yet granted holds garbage, so that whoever relies on its contents is found out. Grants follow
+// SoftMemoryOptions: all at once, or slowly and in scattered runs, as a host does whose siblings compete for
+// memory. Thread-safe, but for the contents themselves, which the engine's busy pages guard.
 #pragma once
 
 #include <atomic>
@@ -17,6 +17,7 @@ namespace enchilada {
 
 struct SoftMemoryOptions {
   PageCount frames{256};                       // frame numbers run below this
+  PageCount device_frames{0};                  // the last of them: bytes that are there and never granted
   PageCount budget{~std::uint64_t{0}};         // frames granted at a time at most; set_budget() changes it
   PageCount grant_at_most{~std::uint64_t{0}};  // frames per call of grow()
   PageCount run_at_most{~std::uint64_t{0}};    // frames per granted run; less than all: runs come scattered
@@ -39,7 +40,9 @@ class SoftMemory final : public PhysicalMemory {
   void set_budget(PageCount frames) { budget_.store(frames.value(), std::memory_order_relaxed); }
   [[nodiscard]] PageCount budget() const { return PageCount{budget_.load(std::memory_order_relaxed)}; }
   [[nodiscard]] PageCount granted() const { return PageCount{granted_.load(std::memory_order_relaxed)}; }
+  /// Has bytes: granted, or a device's.
   [[nodiscard]] bool is_granted(FrameNumber frame) const;
+  [[nodiscard]] FrameRun device_frames() const;
 
  private:
   FrameRun next_run(PageCount at_most) REQUIRES(lock_);

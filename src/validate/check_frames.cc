@@ -40,7 +40,7 @@ void check_frames(const Whole& whole, Problems& problems) {
       ++limbo;
       if (in_object) report.add("frame %u: in limbo and in an object", frame.value());
     } else if (in_object) {
-      ++owned;
+      if (page.object->kind != ObjectKind::kDevice) ++owned;  // never granted
       if (page.is_wired()) ++wired;
       check_page(frame, page, report);
     } else if (page.queue() != PageQueue::kNone) {

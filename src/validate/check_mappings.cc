@@ -16,12 +16,12 @@ struct Location {
   FrameNumber frame = kNoFrame;      // kNoFrame: only in the store
 };
 
-Location locate(VmSystem& system, const VmObject& top, PageIndex index) {
+Location locate(const VmObject& top, PageIndex index) {
   for (const VmObject* object = &top; object != nullptr; object = object->backing) {
     const FrameNumber frame = object->pages.find(index);
     if (frame != kNoFrame) return {object, frame};
     PageIndex copy;
-    if (system.swap().find_least(object->swap, index, &copy) && copy == index) return {object, kNoFrame};
+    if (object->pager->find_least(object->handle, index, &copy) && copy == index) return {object, kNoFrame};
     index = index + object->backing_offset;
   }
   return {};
@@ -35,8 +35,7 @@ void check_mapping(VmSystem& system, const VmMap::EntryView& entry, const SoftMa
     report.add("%llx maps frame %u, but its entry has no object", va, frame);
     return;
   }
-  const Location place =
-      locate(system, *entry.object, entry.offset + to_pages(mapping.va - entry.range.start));
+  const Location place = locate(*entry.object, entry.offset + to_pages(mapping.va - entry.range.start));
   if (place.frame != mapping.frame) {
     report.add("%llx maps frame %u, but a fault would find %d (object %p)", va, frame,
                static_cast<int>(place.frame.value()), name_of(place.object));

@@ -48,9 +48,18 @@ void check_references(const VmObject& object, const Seen& seen, Report& report) 
     report.add("object %p: shadow_count %u, list of %zu, but %llu objects shadow it", name_of(&object),
                object.shadow_count, object.shadows.size(), number(seen.as_backing));
   }
-  if (object.refs() != seen.from_maps + seen.as_backing) {
+  const std::uint64_t known = seen.from_maps + seen.as_backing;
+  // Files and frames that stay have other users too.
+  if (object.anonymous() ? object.refs() != known : object.refs() < known) {
     report.add("object %p: ref_count %u, but %llu entries (images' too) and %llu shadows", name_of(&object),
                object.refs(), number(seen.from_maps), number(seen.as_backing));
+  }
+  if (!object.anonymous() && (object.backing != nullptr || object.one_mapping())) {
+    report.add("object %p: not anonymous, but with a backing object or ONEMAPPING", name_of(&object));
+  }
+  if (object.kind == ObjectKind::kFile && object.size.value() != object.copies()) {
+    report.add("file %p: size %llu, but its pager has %llu pages", name_of(&object),
+               number(object.size.value()), number(object.copies()));
   }
   if (object.paging()) report.add("object %p: paging in progress at rest", name_of(&object));
   if (object.dead()) report.add("object %p: dead, but still in the zone's list", name_of(&object));
@@ -80,6 +89,7 @@ void check_objects(const Whole& whole, Problems& problems) {
         return;
       }
       ++found->second.from_maps;
+      if (!entry.object->anonymous()) return;  // a mapping may reach beyond a file's end
       if (entry.offset.value() + to_pages(entry.range.size()).value() > entry.object->size.value()) {
         report.add("an entry at %llx reaches beyond its object's end", number(entry.range.start.value()));
       }

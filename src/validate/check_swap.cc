@@ -13,11 +13,13 @@ void check_swap(const Whole& whole, Problems& problems) {
   Report report(problems);
   std::set<std::uint32_t> blocks;
   std::vector<VmObject*> objects;  // first: the zone's lock comes after the pager's
-  whole.system.objects().for_each([&](VmObject& object) { objects.push_back(&object); });
+  whole.system.objects().for_each([&](VmObject& object) {
+    if (object.anonymous()) objects.push_back(&object);
+  });
   for (VmObject* each : objects) {
     VmObject& object = *each;
     std::uint64_t copies = 0;
-    whole.pager->visit(object.swap, [&](PageIndex index, const SwapCopy& copy) {
+    whole.pager->visit(object.handle, [&](PageIndex index, const SwapCopy& copy) {
       ++copies;
       if (index.value() >= object.size.value()) {
         report.add("object %p: swap copy of page %llu beyond its size %llu", name_of(&object),
@@ -28,11 +30,11 @@ void check_swap(const Whole& whole, Problems& problems) {
       }
       return true;
     });
-    if (copies != object.swap.pages) {
+    if (copies != object.handle.pages) {
       report.add("object %p: %llu swap copies, its handle says %llu", name_of(&object), number(copies),
-                 number(object.swap.pages));
+                 number(object.handle.pages));
     }
-    if (!whole.pager->verify(object.swap))
+    if (!whole.pager->verify(object.handle))
       report.add("object %p: its swap metadata is broken", name_of(&object));
   }
   if (whole.space == nullptr) return;

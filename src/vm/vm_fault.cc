@@ -57,10 +57,11 @@ FaultState::Step FaultState::look_up() {
       return fail(FaultResult::kNoMemory);
     case KernReturn::kFailure:
       return fail(FaultResult::kIoError);
+    case KernReturn::kOutOfBounds:
+      return fail(FaultResult::kOutOfBounds);
     case KernReturn::kInvalidAddress:
     case KernReturn::kNoSpace:
     case KernReturn::kInvalidArgument:
-    case KernReturn::kOutOfBounds:
       return fail(FaultResult::kNotMapped);
   }
   return fail(FaultResult::kNotMapped);
@@ -215,8 +216,9 @@ void FaultState::settle_neighbours(const Batch& batch) {
 /// when it is written out) unless the store is short of space.
 void FaultState::note_write(Page& page) {
   page.set_dirty(true);
-  if (page.object->copies() != 0 && system_.swap().nearly_full()) {
-    system_.swap().forget(page.object->swap, page.pindex, PageCount{1});
+  VmObject& object = *page.object;
+  if (object.copies() != 0 && object.pager->nearly_full()) {
+    object.pager->forget(object.handle, page.pindex, PageCount{1});
   }
 }
 
@@ -273,7 +275,10 @@ FaultState::Step FaultState::walk_chain() NO_THREAD_SAFETY_ANALYSIS {
     }
     note_present(*object, index.value() - look_.index.value());
     VmObject* const below = object->backing;
-    if (below == nullptr) return zero_fill(*object);
+    if (below == nullptr) {
+      if (object->anonymous()) return zero_fill(*object);
+      return leave_objects(*object, fail(FaultResult::kOutOfBounds));
+    }
     below->lock.lock();
     index = index + object->backing_offset;
     if (object != &top()) object->lock.unlock();
@@ -303,7 +308,7 @@ void FaultState::note_present(VmObject& object, std::uint64_t shift) {
   }
   if (object.copies() == 0) return;
   PageIndex copy;
-  for (PageIndex at{low}; system_.swap().find_least(object.swap, at, &copy) && copy < end;
+  for (PageIndex at{low}; object.pager->find_least(object.handle, at, &copy) && copy < end;
        at = copy + PageCount{1}) {
     window_.open &= ~(std::uint64_t{1} << (copy.value() - low));
   }

@@ -8,11 +8,12 @@ namespace enchilada {
 
 /// What became of a fault.
 enum class [[nodiscard]] FaultResult : std::uint8_t{
-    kResolved,    // try the access again
-    kNotMapped,   // no entry: SIGSEGV, SEGV_MAPERR
-    kProtection,  // entry forbids it: SIGSEGV, SEGV_ACCERR
-    kIoError,     // page-in failed: SIGBUS
-    kNoMemory,    // nothing can be reclaimed and swap takes nothing: the program cannot go on
+    kResolved,     // try the access again
+    kNotMapped,    // no entry: SIGSEGV, SEGV_MAPERR
+    kProtection,   // entry forbids it: SIGSEGV, SEGV_ACCERR
+    kIoError,      // page-in failed: SIGBUS
+    kOutOfBounds,  // beyond the end of the mapped file: SIGBUS, BUS_ADRERR
+    kNoMemory,     // nothing can be reclaimed and swap takes nothing: the program cannot go on
 };
 
 /// Resolves a fault at `address` (any alignment) in `map`. Holds no lock on entry and exit. Never allocates

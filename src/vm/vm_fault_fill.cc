@@ -107,7 +107,7 @@ FaultState::Step FaultState::fill_and_map(Batch& batch) {
 /// the page would be dead after a copy (§1.5; the article leaves such pages behind). Both objects locked; the
 /// other is only tried.
 bool FaultState::only_viewer(VmObject& object, PageIndex index) NO_THREAD_SAFETY_ANALYSIS {
-  if (&object != top().backing || object.refs() != object.shadow_count) return false;
+  if (!object.anonymous() || &object != top().backing || object.refs() != object.shadow_count) return false;
   if (object.shadow_count == 1) return true;
   if (object.shadow_count != 2) return false;
   VmObject* const first = object.shadows.front();

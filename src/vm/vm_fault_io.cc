@@ -61,18 +61,17 @@ void FaultState::read_limits(VmObject& object, PageIndex index, std::uint64_t* b
 /// The stored pages around `index`, which is stored: what lies together with it, and further places as long
 /// as one page-in may read so many. Those cost a read each, but not the fault that they save.
 PagerRun FaultState::stored_around(VmObject& object, PageIndex index, PageCount before, PageCount after) {
-  Pager& swap = system_.swap();
-  PagerRun all = swap.has_page(object.swap, index, before, after);
+  PagerRun all = object.stored(index, before, after);
   unsigned left = system_.tunables().readahead_runs - 1;
   for (; left > 0 && all.after < after; --left) {
     const PageCount next = all.after + PageCount{1};
-    const PagerRun more = swap.has_page(object.swap, index + next, PageCount{0}, after - next);
+    const PagerRun more = object.stored(index + next, PageCount{0}, after - next);
     if (!more.present) break;
     all.after = next + more.after;
   }
   for (; left > 0 && all.before < before; --left) {
     const PageCount next = all.before + PageCount{1};
-    const PagerRun more = swap.has_page(object.swap, index - next, before - next, PageCount{0});
+    const PagerRun more = object.stored(index - next, before - next, PageCount{0});
     if (!more.present) break;
     all.before = next + more.before;
   }
@@ -82,7 +81,7 @@ PagerRun FaultState::stored_around(VmObject& object, PageIndex index, PageCount 
 /// The page is absent in `object` (locked); is it in the store? Then takes frames for it and its neighbours,
 /// puts them into the object, busy, and lets go of all locks.
 FaultState::Step FaultState::start_page_in(VmObject& object, PageIndex index) {
-  if (!system_.swap().has_page(object.swap, index, PageCount{0}, PageCount{0}).present) return Step::kNext;
+  if (!object.stored(index).present) return Step::kNext;
   if (++reads_ > kMaxReads) return leave_objects(object, fail(FaultResult::kNoMemory));
   std::uint64_t before = 0;
   std::uint64_t after = 0;
@@ -147,11 +146,11 @@ void FaultState::discard_from_io(std::size_t from, std::size_t to) {
 bool FaultState::read_pages() {
   lock_order::assert_none_held();
   VmCounters& c = system_.counters();
-  Pager& pager = system_.swap();
+  Pager& pager = *io_.object->pager;
   if (!did_io_) count(c.io_faults);
   did_io_ = true;
   // The frames that this fault has used up are replaced while the device is at work.
-  PagerReturn verdict = pager.get_pages_while(io_.object->swap, io_.first, io_.all(),
+  PagerReturn verdict = pager.get_pages_while(io_.object->handle, io_.first, io_.all(),
                                               [this] { system_.daemon().work_ahead(); });
   if (verdict != PagerReturn::kOk && io_.count > 1) {
     discard_from_io(io_.pos + 1, io_.count);
@@ -160,7 +159,7 @@ bool FaultState::read_pages() {
     io_.first = io_.first + PageCount{io_.pos};
     io_.pos = 0;
     io_.count = 1;
-    verdict = pager.get_pages(io_.object->swap, io_.first, io_.all());
+    verdict = pager.get_pages(io_.object->handle, io_.first, io_.all());
   }
   finish_page_in(verdict == PagerReturn::kOk);
   return verdict == PagerReturn::kOk || verdict == PagerReturn::kFail;  // kFail: gone meanwhile, look again

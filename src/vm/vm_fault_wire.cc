@@ -18,6 +18,8 @@ KernReturn verdict_of(FaultResult result) {
       return KernReturn::kProtectionFailure;
     case FaultResult::kIoError:
       return KernReturn::kFailure;
+    case FaultResult::kOutOfBounds:
+      return KernReturn::kOutOfBounds;
     case FaultResult::kNoMemory:
       return KernReturn::kResourceShortage;
   }

@@ -100,7 +100,8 @@ void PageDaemon::regroup(std::span<const PutRequest> leaving) {
            leaving[n].index == first.index + PageCount{n}) {
       ++n;
     }
-    if (n > 1 && system_.page(first.frame).object->copies() != 0) regroup_run(first, PageCount{n});
+    const VmObject& object = *system_.page(first.frame).object;
+    if (n > 1 && object.anonymous() && object.copies() != 0) regroup_run(first, PageCount{n});
     leaving = leaving.subspan(n);
   }
 }
@@ -140,7 +141,7 @@ void PageDaemon::write(Batch& batch, Run& run) {
   for (const FrameNumber frame : std::span(left).first(n)) {
     const Page& page = system_.page(frame);
     if (page.is_dirty()) {
-      dirty[dirty_n++] = {&page.object->swap, page.pindex, frame};
+      dirty[dirty_n++] = {&page.object->handle, page.pindex, frame};
     } else {
       clean[clean_n++] = frame;
     }
@@ -149,8 +150,19 @@ void PageDaemon::write(Batch& batch, Run& run) {
   if (dirty_n == 0) return;
   lock_order::assert_none_held();
   regroup({dirty.data(), dirty_n});
-  system_.swap().put({dirty.data(), dirty_n});
+  put({dirty.data(), dirty_n});
   settle({dirty.data(), dirty_n}, run);
+}
+
+/// Hands pages to the pagers of their objects, in one call while they have the same.
+void PageDaemon::put(std::span<PutRequest> requests) {
+  const auto pager_of = [&](const PutRequest& r) { return system_.page(r.frame).object->pager; };
+  while (!requests.empty()) {
+    std::size_t n = 1;
+    while (n < requests.size() && pager_of(requests[n]) == pager_of(requests[0])) ++n;
+    pager_of(requests[0])->put(requests.first(n));
+    requests = requests.subspan(n);
+  }
 }
 
 /// What the pager said: clean pages are freed or cached, the others stay dirty and come round again much
@@ -170,7 +182,7 @@ void PageDaemon::settle(std::span<const PutRequest> written, Run& run) {
       case PagerReturn::kFail:
         // No space. The old copy, if any, is of no use while the page is in memory: its block may help the
         // next one.
-        system_.swap().forget(*request.handle, page.pindex, PageCount{1});
+        page.object->pager->forget(*request.handle, page.pindex, PageCount{1});
         break;
       case PagerReturn::kError:
       case PagerReturn::kBad:

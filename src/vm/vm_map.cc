@@ -285,14 +285,25 @@ void VmMap::Impl::simplify(VirtRange range, Writer& writer) {
 // --- mmap
 // -------------------------------------------------------------------------------------------------------
 
-void VmMap::Impl::insert_zero_fill(MapEntry* entry, Writer& writer) {
+void VmMap::Impl::show_file_below(const MapEntry& like, VirtAddr address, MapEntry* entry) {
+  if (like.object == nullptr) return;
+  PageIndex index{like.offset.value() + (address.value() - like.start.value()) / kPageSize};
+  VmObject* const file = objects().reference_bottom(*like.object, &index);
+  if (file == nullptr) return;
+  entry->object = file;
+  entry->offset = index;
+  entry->shared = like.shared && file == like.object;
+  entry->needs_copy = !entry->shared;
+}
+
+void VmMap::Impl::insert(MapEntry* entry, Writer& writer) {
   MapEntry* prev;
   CHECK(!entries.lookup(entry->start, &prev));
   // Like FreeBSD: grow the neighbour's object rather than make one more. A neighbour that awaits a copy
   // shares its object with another map and must not spread it.
-  if (prev != entries.header() && prev->end == entry->start && entry->kind == EntryKind::kObject &&
-      prev->object != nullptr && !prev->needs_copy && !prev->in_transition &&
-      prev->inherit == entry->inherit &&
+  if (entry->object == nullptr && prev != entries.header() && prev->end == entry->start &&
+      entry->kind == EntryKind::kObject && prev->object != nullptr && !prev->needs_copy &&
+      !prev->in_transition && prev->inherit == entry->inherit &&
       objects().coalesce(*prev->object, prev->offset, prev->pages(), entry->pages())) {
     entry->object = prev->object;
     entry->offset = prev->index_of(prev->end);
@@ -317,6 +328,20 @@ void fill_entry(MapEntry* entry, const VmMap::MapRequest& request, VirtRange ran
 
 }  // namespace
 
+void VmMap::Impl::insert_as_asked(MapEntry* entry, const MapRequest& request, VirtRange range,
+                                  Writer& writer) {
+  fill_entry(entry, request, range);
+  if (request.object != nullptr) {
+    objects().reference(*request.object);
+    entry->object = request.object;
+    entry->offset = request.offset;
+    entry->shared = request.shared;
+    entry->needs_copy = !request.shared;
+    if (request.shared) entry->inherit = Inherit::kShare;
+  }
+  insert(entry, writer);
+}
+
 KernReturn VmMap::Impl::map_fixed(const MapRequest& request, VirtRange range) {
   Writer writer(*this);
   writer.wait_until_stable(range);
@@ -328,8 +353,7 @@ KernReturn VmMap::Impl::map_fixed(const MapRequest& request, VirtRange range) {
     return KernReturn::kResourceShortage;
   }
   MapEntry* const entry = spares.take();
-  fill_entry(entry, request, range);
-  insert_zero_fill(entry, writer);
+  insert_as_asked(entry, request, range, writer);
   return KernReturn::kSuccess;
 }
 
@@ -339,8 +363,7 @@ KernReturn VmMap::Impl::map_anywhere(const MapRequest& request, ByteCount length
   if (!at) return KernReturn::kNoSpace;
   MapEntry* const entry = new_entry();
   if (entry == nullptr) return KernReturn::kResourceShortage;
-  fill_entry(entry, request, {*at, *at + length});
-  insert_zero_fill(entry, writer);
+  insert_as_asked(entry, request, {*at, *at + length}, writer);
   *address = *at;
   return KernReturn::kSuccess;
 }
@@ -348,7 +371,8 @@ KernReturn VmMap::Impl::map_anywhere(const MapRequest& request, ByteCount length
 KernReturn VmMap::Impl::map(const MapRequest& request, VirtAddr* address) {
   const std::uint64_t alignment = request.alignment;
   if (request.length.value() == 0 || alignment < kPageSize || (alignment & (alignment - 1)) != 0 ||
-      !allows(request.max_prot, request.prot)) {
+      !allows(request.max_prot, request.prot) ||
+      (request.object != nullptr && request.kind != EntryKind::kObject)) {
     return KernReturn::kInvalidArgument;
   }
   if (request.length.value() > bounds.size().value()) return KernReturn::kNoSpace;
@@ -392,6 +416,9 @@ KernReturn VmMap::remap(VirtRange from, VirtRange to, bool keep_source) {
 KernReturn VmMap::remap_anywhere(VirtRange from, const MapRequest& place, bool keep_source,
                                  VirtAddr* address) {
   return impl_->remap_anywhere(from, place, keep_source, address);
+}
+KernReturn VmMap::sync(VirtRange range, SyncRequest request) {
+  return impl_->sync(range, request);
 }
 std::unique_ptr<VmMap> VmMap::fork() {
   return impl_->fork();

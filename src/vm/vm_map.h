@@ -74,9 +74,15 @@ class VmMap {
       kFixedReplace,
       kFixedExclusive
     } placement = Placement::kAnywhere;
+    /// What to map, from page `offset` on; the map takes a reference of its own. Null: anonymous memory.
+    VmObject* object = nullptr;
+    PageIndex offset{0};
+    /// With an object: writes go to it and forks share it (MAP_SHARED), else to copies of this map's own.
+    bool shared = false;
   };
-  /// mmap: finds room (or replaces / refuses), inserts an anonymous zero-fill entry (no object yet), merges.
-  /// The length is rounded up to pages. Anywhere: the lowest fit at or above the hint, else kNoSpace.
+  /// mmap: finds room (or replaces / refuses), inserts an entry (without an object yet if it is anonymous,
+  /// which reads as zeros), merges. A mapping may reach beyond a file's end; accesses there are out of
+  /// bounds. The length is rounded up to pages. Anywhere: the lowest fit at or above the hint, else kNoSpace.
   KernReturn map(const MapRequest& request, VirtAddr* address);
 
   /// munmap; holes are fine. Wired memory is unwired first.
@@ -89,21 +95,30 @@ class VmMap {
   KernReturn inherit(VirtRange range, Inherit inherit);
   /// madvise; holes, guards and foreign entries are skipped. kDiscard refuses wired memory
   /// (kInvalidArgument); on an entry that is inherited by sharing it drops mappings only, as for Linux's
-  /// shared memory.
+  /// shared memory; a private mapping of a file loses its copies and shows the file again.
   KernReturn advise(VirtRange range, Advice advice);
   /// mlock/munlock. wire: holes and inaccessible entries are kInvalidAddress; all or nothing. unwire: does
   /// what it can; kInvalidAddress when there was a hole.
   KernReturn wire(VirtRange range, WireKind kind = WireKind::kUser);
   KernReturn unwire(VirtRange range, WireKind kind = WireKind::kUser);
   /// mremap: moves the entries of `from` (no hole allowed) to `to` (same length or longer; the tail is new
-  /// zero-fill memory); contents move with their objects, nothing is copied. keep_source leaves fresh
-  /// zero-fill memory behind. What lies in `to` is unmapped first. The ranges may not overlap, except that
-  /// equal starts mean growth in place (the tail must be free then: kNoSpace). Foreign entries cannot move
-  /// (kInvalidArgument).
+  /// zero-fill memory, or more of the file); contents move with their objects, nothing is copied. keep_source
+  /// leaves fresh zero-fill memory, or the file, behind. What lies in `to` is unmapped first. The ranges may
+  /// not overlap, except that equal starts mean growth in place (the tail must be free then: kNoSpace).
+  /// Foreign entries cannot move (kInvalidArgument).
   KernReturn remap(VirtRange from, VirtRange to, bool keep_source);
   /// The same to the lowest free place that place.length, hint and alignment allow (the rest of `place` is
   /// ignored); finding it and moving are one step, so that no other thread can map there in between.
   KernReturn remap_anywhere(VirtRange from, const MapRequest& place, bool keep_source, VirtAddr* address);
+  /// msync: the files behind the range, also those behind private mappings. length 0 = the entry that
+  /// contains the start. wait: their dirty pages are written now (kFailure: some could not be, and stay
+  /// dirty); else the laundry will do it. invalidate: also frees them, so that the next access reads the file
+  /// again. A hole is kInvalidAddress; invalidate of mlocked memory kInvalidArgument; then nothing is done.
+  struct SyncRequest {
+    bool wait = true;
+    bool invalidate = false;
+  };
+  KernReturn sync(VirtRange range, SyncRequest request);
   /// Is [range] free of entries / fully covered? Addresses outside the bounds are neither.
   [[nodiscard]] bool is_free(VirtRange range);
   [[nodiscard]] bool is_covered(VirtRange range);

@@ -24,20 +24,28 @@ KernReturn VmMap::Impl::set_advice(VirtRange range, Advice advice) {
 bool VmMap::Impl::sole_user(const MapEntry& entry) {
   VmObject& object = *entry.object;
   ReadLock guard(object.lock);
-  return object.backing == nullptr && object.shadow_count == 0 &&
+  return object.anonymous() && object.backing == nullptr && object.shadow_count == 0 &&
          (object.refs() == 1 || (object.one_mapping() && !entry.needs_copy));
 }
 
-// The object stays as it is for those who share it; this map forgets it and starts afresh. Right in every
-// case. `carrier` takes the reference to the place where references are dropped: behind the unlock.
+// Discarding it for this map changes nothing that others see, or it is not this map's to discard.
+bool shows_shared_contents(const MapEntry& entry) {
+  return entry.inherit == Inherit::kShare || !entry.object->anonymous();
+}
+
+// The object stays as it is for those who share it; this map forgets it and starts afresh, with zeros or with
+// the file below. Right in every case. `carrier` takes the reference to the place where references are
+// dropped: behind the unlock.
 void VmMap::Impl::forget_object(MapEntry* entry, MapEntry* carrier, Writer& writer) {
   objects().remove_range(*entry->object, entry->offset, entry->pages());
   carrier->object = entry->object;
   writer.defer(carrier);
+  const MapEntry old = *entry;
   entry->object = nullptr;
   entry->offset = PageIndex{0};
   entry->needs_copy = false;
   entry->shared = false;
+  show_file_below(old, old.start, entry);
 }
 
 KernReturn VmMap::Impl::discard(VirtRange range) {
@@ -48,7 +56,7 @@ KernReturn VmMap::Impl::discard(VirtRange range) {
   for (MapEntry* e = entries.first_ending_after(range.start); e != entries.header() && e->start < range.end;
        e = e->next) {
     if (e->wired_count != 0) return KernReturn::kInvalidArgument;
-    if (e->object == nullptr || e->inherit == Inherit::kShare) continue;
+    if (e->object == nullptr || shows_shared_contents(*e)) continue;
     replace = replace || !sole_user(*e);
     ++count;
   }
@@ -57,7 +65,7 @@ KernReturn VmMap::Impl::discard(VirtRange range) {
   remove_mappings(range);
   for (MapEntry* e = entries.first_ending_after(range.start); e != entries.header() && e->start < range.end;
        e = e->next) {
-    if (e->object == nullptr || e->inherit == Inherit::kShare) continue;
+    if (e->object == nullptr || shows_shared_contents(*e)) continue;
     const VirtRange part = overlap(*e, range);
     if (!replace || sole_user(*e)) {
       objects().remove_range(*e->object, e->index_of(part.start), to_pages(part.size()));
@@ -135,7 +143,7 @@ KernReturn VmMap::Impl::will_need(VirtRange range) {
 /// The first page at or after *index that the object has in its backing store and not in memory.
 bool VmMap::Impl::next_in_swap(VmObject& object, PageIndex* index, PageIndex end) {
   ReadLock guard(object.lock);
-  for (PageIndex from = *index; system.swap().find_least(object.swap, from, index) && *index < end;
+  for (PageIndex from = *index; object.pager->find_least(object.handle, from, index) && *index < end;
        from = *index + PageCount{1}) {
     if (object.pages.find(*index) == kNoFrame) return true;
   }

@@ -35,7 +35,7 @@ struct alignas(64) MapEntry {
   Inherit inherit = Inherit::kCopy;
   Advice advice = Advice::kNormal;  // kNormal, kSequential or kRandom
   bool needs_copy = false;
-  bool shared = false;      // the object was inherited by sharing: other maps may write into it at any time
+  bool shared = false;      // inherited by sharing, or a shared file: others may write into it at any time
   bool user_wired = false;  // one of wired_count is mlock's, which does not nest
 
   // In-order neighbours; the header closes the circle.

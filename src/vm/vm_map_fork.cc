@@ -14,7 +14,7 @@ namespace {
 bool copied_at_once(const MapEntry& entry) {
   if (entry.object == nullptr || entry.inherit != Inherit::kCopy) return false;
   return (entry.wired_count != 0 && allows(entry.prot, Prot::kWrite)) ||
-         (entry.shared && entry.object->refs() > 1);
+         (entry.shared && (entry.object->refs() > 1 || !entry.object->anonymous()));
 }
 
 }  // namespace
@@ -108,7 +108,9 @@ bool VmMap::Impl::finish_fork() NO_THREAD_SAFETY_ANALYSIS {
     const Prot prot = e->prot;
     e->prot = prot | Prot::kReadWrite;  // for the copying; nobody sees it
     for (VirtAddr at = e->start; at < e->end; at = at + ByteCount{kPageSize}) {
-      if (vm_fault(self, at, Access::kWrite) != FaultResult::kResolved) return false;
+      const FaultResult result = vm_fault(self, at, Access::kWrite);
+      if (result == FaultResult::kOutOfBounds) continue;  // beyond a file's end there is nothing to copy
+      if (result != FaultResult::kResolved) return false;
     }
     e->prot = prot;
     if (!allows(prot, Prot::kReadWrite)) pmap->protect(e->range(), pmap_prot(prot));

@@ -205,7 +205,7 @@ class Chain {
         least = std::min(least, (item.index - offset).value());
       }
       PageIndex copy;
-      if (o->copies() != 0 && system_.swap().find_least(o->swap, offset + PageCount{i}, &copy)) {
+      if (o->copies() != 0 && o->pager->find_least(o->handle, offset + PageCount{i}, &copy)) {
         least = std::min(least, (copy - offset).value());
       }
     }

@@ -46,11 +46,17 @@ struct VmMap::Impl {
   [[nodiscard]] static bool mergeable(const MapEntry& first, const MapEntry& second);
   /// Merges what can be merged among the entries that overlap or touch the range.
   void simplify(VirtRange range, Writer& writer) REQUIRES(lock);
-  /// Puts `entry` (range and attributes set, no object) in, sharing the previous entry's object where it can.
-  void insert_zero_fill(MapEntry* entry, Writer& writer) REQUIRES(lock);
+  /// Puts `entry` (range and attributes set) in; without an object it shares the previous entry's where it
+  /// can.
+  void insert(MapEntry* entry, Writer& writer) REQUIRES(lock);
+  /// Does a file lie below the page at `address` of `like`? Then it, and the page's place in it, become
+  /// `entry`'s.
+  void show_file_below(const MapEntry& like, VirtAddr address, MapEntry* entry) REQUIRES(lock);
   void link(MapEntry* prev, MapEntry* entry) REQUIRES(lock);
   void unlink(MapEntry* entry) REQUIRES(lock);
   KernReturn map(const MapRequest& request, VirtAddr* address);
+  void insert_as_asked(MapEntry* entry, const MapRequest& request, VirtRange range, Writer& writer)
+      REQUIRES(lock);
   KernReturn map_fixed(const MapRequest& request, VirtRange range);
   KernReturn map_anywhere(const MapRequest& request, ByteCount length, VirtAddr* address);
 
@@ -79,6 +85,10 @@ struct VmMap::Impl {
   void for_each_object(VirtRange range, Work work);
   KernReturn deactivate(VirtRange range);
   KernReturn will_need(VirtRange range);
+
+  // --- vm_map_sync.cc
+  KernReturn sync(VirtRange range, SyncRequest request);
+  KernReturn check_sync(VirtRange range, SyncRequest request) REQUIRES_SHARED(lock);
   bool next_in_swap(VmObject& object, PageIndex* index, PageIndex end);
 
   // --- vm_map_wire.cc

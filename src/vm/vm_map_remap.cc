@@ -27,7 +27,8 @@ KernReturn VmMap::Impl::grow_in_place(VirtRange from, VirtRange to, Writer& writ
   entry->copy_attributes(*last);
   entry->start = tail.start;
   entry->end = tail.end;
-  insert_zero_fill(entry, writer);
+  show_file_below(*last, tail.start, entry);
+  insert(entry, writer);
   return KernReturn::kSuccess;
 }
 
@@ -46,6 +47,7 @@ void VmMap::Impl::move_entries(VirtRange from, VirtRange to, bool keep_source, S
       fresh->copy_attributes(*entry);
       fresh->start = old.start;
       fresh->end = old.end;
+      show_file_below(*entry, old.start, fresh);
       link(before, fresh);
     }
     entry->start = VirtAddr{old.start.value() + delta};
@@ -80,7 +82,8 @@ KernReturn VmMap::Impl::move_range(VirtRange from, VirtRange to, bool keep_sourc
     fresh->copy_attributes(*last);
     fresh->start = moved_end;
     fresh->end = to.end;
-    insert_zero_fill(fresh, writer);
+    show_file_below(*last, moved_end, fresh);
+    insert(fresh, writer);
   }
   simplify(from, writer);
   simplify(to, writer);

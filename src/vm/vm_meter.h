@@ -63,7 +63,7 @@ struct VmCounters {
   Counter fault_restarts;  // dropped everything and started over
   Counter fault_errors;    // ended in a signal or an error
   Counter prefaulted;      // neighbours mapped in the same fault
-  // Paging; the first five are counted by the pager that does it
+  // Paging; swap*, vnode* and io_errors are counted by the pager that does it
   Counter swapin;           // page-in operations
   Counter swappgsin;        // pages brought in
   Counter swapout;          // page-out operations
@@ -71,6 +71,10 @@ struct VmCounters {
   Counter swap_clean;       // pages laundered without a write: the swap copy was still equal
   Counter swap_behind;      // write operations that went on after the page-out
   Counter swap_unread;      // pages brought back from such a write before it had ended
+  Counter vnodein;          // reads of files
+  Counter vnodepgsin;       // pages read from files
+  Counter vnodeout;         // writes to files
+  Counter vnodepgsout;      // pages written to files
   Counter regrouped;        // pages that gave up their swap copy to be stored beside their neighbours
   Counter readahead_pages;  // pages brought in beside the one that was asked for
   Counter readahead_hits;   // of those, pages that were used before they were reclaimed
@@ -84,9 +88,13 @@ struct VmCounters {
   Counter pdrefused;     // pages that were busy, wired or pinned
   Counter pdshortfalls;  // reclaim runs that missed their target
   // Objects
-  Counter object_collapses;
-  Counter object_bypasses;
-  Counter object_shadows;
+  Counter object_collapses;       // backing objects merged into their only shadow
+  Counter object_bypasses;        // backing objects that a shadow looks past from then on
+  Counter object_shadows;         // shadow objects made
+  Counter object_collapse_tries;  // times that either was looked into
+  Counter object_collapse_moved;  // pages that a collapse moved up
+  Counter object_collapse_freed;  // pages that a collapse freed: hidden, or outside what is seen
+  Counter dead_pages_reclaimed;   // pages that nobody could reach any more, freed or given another use
   // Levels (not sums)
   Counter granted;         // level: frames the machine granted
   Counter free_count;      // level
@@ -95,6 +103,7 @@ struct VmCounters {
   Counter laundry_count;   // level
   Counter cache_count;     // level
   Counter wire_count;      // level
+  Counter dead_pages;      // level: pages of objects that nobody can reach, when last counted
   Counter peak_resident;   // level: largest number of frames in use
   Counter metadata_bytes;  // level: bytes of the engine's arena in use
   TimeHistogram fault_time;

@@ -8,6 +8,7 @@
 namespace enchilada {
 namespace {
 constexpr std::size_t kBatch = 64;
+constexpr PageIndex kNoEnd{~std::uint64_t{0}};
 }  // namespace
 
 VmObjectZone::VmObjectZone(VmSystem& system)
@@ -18,6 +19,12 @@ bool VmObjectZone::reserve() {
 }
 
 VmObject* VmObjectZone::allocate_anonymous(PageCount size) {
+  VmObject* const object = allocate(ObjectKind::kAnonymous, size, system_.swap(), {});
+  if (object != nullptr) object->flags = VmObject::kOneMapping;
+  return object;
+}
+
+VmObject* VmObjectZone::allocate(ObjectKind kind, PageCount size, Pager& pager, const PagerHandle& handle) {
   VmObject* object = nullptr;
   {
     MutexLock guard(lock_);
@@ -26,7 +33,9 @@ VmObject* VmObjectZone::allocate_anonymous(PageCount size) {
   if (object == nullptr) object = slab_.create();
   if (object == nullptr) return nullptr;
   object->size = size;
-  object->flags = VmObject::kOneMapping;
+  object->kind = kind;
+  object->pager = &pager;
+  object->handle = handle;
   object->neighbours.reset(static_cast<std::uint32_t>(system_.tunables().readahead_min.value()));
   object->ref_count.store(1, std::memory_order_release);
   MutexLock guard(lock_);
@@ -45,8 +54,8 @@ void VmObjectZone::recycle(VmObject& object) {
   CHECK(object.pages.count() == 0 && object.shadow_count == 0 && object.backing == nullptr);
   CHECK(!object.paging());
   object.pip.store(0, std::memory_order_relaxed);
-  system_.swap().forget_all(object.swap);
-  object.swap = {};
+  object.pager->forget_all(object.handle);
+  object.handle = {};
   object.ref_count.store(0, std::memory_order_relaxed);
   object.flags = 0;
   object.reads.clear();
@@ -75,12 +84,14 @@ VmObject* VmObjectZone::drop_reference(VmObject& object) NO_THREAD_SAFETY_ANALYS
   while (refs > 2) {
     if (object.ref_count.compare_exchange_weak(refs, refs - 1, std::memory_order_release)) return nullptr;
   }
+  // Nobody else refers to it, so what is written now is all there will ever be.
+  if (object.kind == ObjectKind::kFile && refs == 1) (void)clean(object, PageIndex{0}, kNoEnd, Clean::kKeep);
   object.lock.lock();
   refs = object.ref_count.fetch_sub(1, std::memory_order_acq_rel) - 1;
   if (refs == 0) return terminate(object);
   VmObject* heir = nullptr;
-  if (refs == 1 && object.shadow_count == 0) object.flags |= VmObject::kOneMapping;
-  if (refs == 1 && object.shadow_count == 1) {
+  if (refs == 1 && object.shadow_count == 0 && object.anonymous()) object.flags |= VmObject::kOneMapping;
+  if (refs == 1 && object.shadow_count == 1 && object.anonymous()) {
     heir = object.shadows.front();  // cannot go: an object leaves this list before it waits for its pip
     heir->begin_paging();
   }
@@ -114,7 +125,8 @@ VmObject* VmObjectZone::terminate(VmObject& object) NO_THREAD_SAFETY_ANALYSIS {
 }
 
 void VmObjectZone::free_all_pages(VmObject& object) {
-  free_range(object, PageIndex{0}, PageIndex{~std::uint64_t{0}});
+  if (object.kind == ObjectKind::kDevice) return free_device_pages(object);
+  free_range(object, PageIndex{0}, kNoEnd);
 }
 
 /// Frees the pages of [first, end). Waits for busy ones; the object is unlocked meanwhile.
@@ -146,11 +158,12 @@ void VmObjectZone::free_range(VmObject& object, PageIndex first, PageIndex end) 
 }
 
 void VmObjectZone::remove_range(VmObject& object, PageIndex first, PageCount count) {
+  if (!object.anonymous()) return;  // a file's pages stay for whoever maps it next
   WriteLock guard(object.lock);
   const bool sole = object.one_mapping() || object.refs() == 1;
   if (!sole || object.shadow_count != 0) return;
   free_range(object, first, first + count);
-  if (object.copies() != 0) system_.swap().forget(object.swap, first, count);
+  if (object.copies() != 0) object.pager->forget(object.handle, first, count);
 }
 
 void VmObjectZone::clear_one_mapping(VmObject& object) {
@@ -210,7 +223,7 @@ bool VmObjectZone::rename_page(VmObject& from, Page& page, VmObject& to, PageInd
   const FrameNumber frame = system_.frame_of(page);
   if (!to.pages.insert(nodes_, index, frame)) return false;
   from.pages.remove(nodes_, page.pindex);
-  if (from.copies() != 0) system_.swap().forget(from.swap, page.pindex, PageCount{1});
+  if (from.copies() != 0) from.pager->forget(from.handle, page.pindex, PageCount{1});
   page.set_dirty(true);
   // It has lost its copy in the store, so it may not wait among those that are freed without a look.
   if (page.queue() == PageQueue::kCache) system_.queues().move(frame, PageQueue::kInactive);
@@ -232,6 +245,7 @@ void VmObjectZone::for_each(FunctionRef<void(VmObject&)> visit) {
 void VmObjectZone::validate_object(VmObject& object) NO_THREAD_SAFETY_ANALYSIS {  // under for_each()'s lock
   CHECK(object.refs() >= 1 && object.refs() >= object.shadow_count, object.refs(), object.shadow_count);
   CHECK(!object.dead());
+  CHECK(object.anonymous() || (object.backing == nullptr && !object.one_mapping()));
   CHECK(object.shadow_count == object.shadows.size(), object.shadow_count, object.shadows.size());
   for (VmObject* s = object.shadows.front(); s != nullptr; s = object.shadows.next(s))
     CHECK(s->backing == &object);
@@ -254,7 +268,7 @@ void VmObjectZone::validate() {
   std::uint64_t resident = 0;
   for_each([&](VmObject& object) NO_THREAD_SAFETY_ANALYSIS {  // for_each holds the zone's lock
     validate_object(object);
-    resident += object.pages.count();
+    if (object.kind != ObjectKind::kDevice) resident += object.pages.count();
   });
   const std::uint64_t held = system_.free_frames().granted() - system_.free_frames().free_count();
   CHECK(resident <= held, resident, held);

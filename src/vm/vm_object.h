@@ -1,4 +1,6 @@
-// VmObject: a thing that can be mapped, page by page: anonymous memory with a chain of backing objects.
+// VmObject: a thing that can be mapped, page by page: anonymous memory with a chain of backing objects, a
+// file, or frames that stay where they are. Only anonymous objects have a backing object, and only they are
+// split, collapsed and bypassed; the others end a chain.
 //
 // Reference: freebsd-vm.md §1.1-1.4. Lock order among objects: shadow before backing.
 // Invariants: page.object/pindex agree with the trie; for every object shadow_count = length of its shadow
@@ -14,6 +16,7 @@
 #include "base/function_ref.h"
 #include "base/intrusive_list.h"
 #include "base/mutex.h"
+#include "vm/fixed_pager.h"
 #include "vm/vm_page.h"
 #include "vm/vm_pager.h"
 #include "vm/vm_radix.h"
@@ -39,10 +42,12 @@ class VmObject {
   // Paging in progress, up under the lock: the object cannot go away. kPagingOne each, and kPagingAwaited
   // while somebody sleeps until there is none.
   std::atomic<std::uint32_t> pip{0};
-  std::uint32_t flags = 0;  // lock
-  PageCount size;           // lock
-  VmRadix pages;            // lock; pages.count() = resident pages
-  PagerHandle swap;         // the pager's
+  std::uint32_t flags = 0;                   // lock
+  PageCount size;                            // lock
+  VmRadix pages;                             // lock; pages.count() = resident pages
+  ObjectKind kind = ObjectKind::kAnonymous;  // constant while live, as is the pager: read without the lock
+  Pager* pager = nullptr;                    // its backing store; never null while live
+  PagerHandle handle;                        // the pager's
 
   VmObject* backing = nullptr;     // lock
   PageCount backing_offset;        // lock; page i of this is page i + offset of backing
@@ -58,14 +63,20 @@ class VmObject {
   ListLink<VmObject> zone_link;  // the zone's lock
   bool live = false;             // the zone's lock
 
+  [[nodiscard]] bool anonymous() const { return kind == ObjectKind::kAnonymous; }
   [[nodiscard]] bool one_mapping() const { return (flags & kOneMapping) != 0; }
   [[nodiscard]] bool dead() const { return (flags & kDead) != 0; }
   [[nodiscard]] std::uint32_t refs() const { return ref_count.load(std::memory_order_acquire); }
 
   /// Pages that the backing store holds: a hint unless nothing is being written.
   [[nodiscard]] std::uint64_t copies() const {
-    return std::atomic_ref<std::uint64_t>(const_cast<std::uint64_t&>(swap.pages))
+    return std::atomic_ref<std::uint64_t>(const_cast<std::uint64_t&>(handle.pages))
         .load(std::memory_order_relaxed);
+  }
+  /// Page `index` in the terms of this object's pager.
+  [[nodiscard]] PagerRun stored(PageIndex index, PageCount before = PageCount{0},
+                                PageCount after = PageCount{0}) const {
+    return pager->has_page(handle, index, before, after);
   }
 
   /// Paging in progress; begin with the lock held, end without.
@@ -93,6 +104,30 @@ class VmObjectZone {
 
   /// A new anonymous object with one reference, ONEMAPPING set; nullptr when metadata is used up.
   [[nodiscard]] VmObject* allocate_anonymous(PageCount size);
+
+  // --- Files (vm_object_file.cc). No lock of the engine held.
+  /// The object of a file, with one reference, the caller's, who makes one object a file. `pager` and what
+  /// the handle names outlive it. When the last reference goes what is dirty is written.
+  [[nodiscard]] VmObject* allocate_file(Pager& pager, const PagerHandle& handle);
+  enum class Clean : std::uint8_t { kKeep, kInvalidate };
+  /// Writes the dirty pages of [first, end) of a file to it; they stay mapped, but not for writing.
+  /// kInvalidate: then frees pages that are clean and not wired. kFailure: something could not be written; it
+  /// stays dirty.
+  KernReturn clean(VmObject& file, PageIndex first, PageIndex end, Clean how);
+  /// The file gets this length, one caller at a time. Pages beyond the end leave memory and every mapping,
+  /// wired or not; the rest of the last page, and what an extension adds, reads as zeros. Private copies
+  /// stay. kFailure: the store cannot; the length is as before, but pages beyond `length` have lost what was
+  /// not written.
+  KernReturn resize_file(VmObject& file, ByteCount length);
+  /// The file, or frames, at the end of `object`'s chain, referenced; *index becomes its page there. Null:
+  /// the chain ends in anonymous memory.
+  [[nodiscard]] VmObject* reference_bottom(VmObject& object, PageIndex* index);
+
+  // --- Frames that stay (vm_object_fixed.cc): never paged out, on no queue, and counted as wired.
+  /// Zeroed frames, one reference; nullptr when there are not enough.
+  [[nodiscard]] VmObject* allocate_physical(PageCount size);
+  /// Frames that the machine has and never grants; they are nobody else's until the object goes.
+  [[nodiscard]] VmObject* allocate_device(FrameRun frames);
 
   void reference(VmObject& object);
   /// Drops one reference; destroys or collapses as §1.1 says; iterative along the chain. May free pages and
@@ -144,7 +179,7 @@ class VmObjectZone {
   /// metadata.
   [[nodiscard]] bool rename_page(VmObject& from, Page& page, VmObject& to, PageIndex index);
 
-  /// Does the backing store hold this page of the object?
+  /// Does the object's own backing store hold this page of the object?
   [[nodiscard]] bool has_copy(const VmObject& object, PageIndex index);
 
   // --- For validators.
@@ -154,6 +189,14 @@ class VmObjectZone {
 
  private:
   enum class Absorbed : std::uint8_t { kMoved, kHidden, kStuck };
+  [[nodiscard]] VmObject* allocate(ObjectKind kind, PageCount size, Pager& pager, const PagerHandle& handle);
+  std::size_t take_idle(VmObject& file, PageIndex* at, PageIndex end, std::span<FrameNumber> out);
+  bool write_dirty(VmObject& file, std::span<const FrameNumber> frames);
+  void free_clean(VmObject& file, std::span<const FrameNumber> frames);
+  void cut_at(VmObject& file, PageCount pages);
+  void zero_tail(VmObject& file, ByteCount length);
+  [[nodiscard]] bool insert_fixed(VmObject& object, PageIndex first, std::span<const FrameNumber> frames);
+  void free_device_pages(VmObject& object);
   VmObject* drop_reference(VmObject& object);
   VmObject* terminate(VmObject& object);
   void free_all_pages(VmObject& object);
@@ -175,6 +218,7 @@ class VmObjectZone {
   void validate_object(VmObject& object);
 
   VmSystem& system_;
+  FixedPager fixed_;
   Slab<VmObject> slab_;
   VmRadixPool nodes_;
   mutable Mutex lock_{LockRank::kLeaf};

@@ -30,7 +30,7 @@ void VmObjectZone::detach(VmObject& shadow) {
 
 bool VmObjectZone::shadow(VmObject** object, PageIndex* offset, PageCount length) {
   VmObject* const source = *object;
-  if (source->refs() == 1) return true;  // the entry's own: nobody else sees what is written
+  if (source->anonymous() && source->refs() == 1) return true;  // the entry's own: nobody else sees it
   VmObject* const fresh = allocate_anonymous(length);
   if (fresh == nullptr) return false;
   attach(*fresh, *source, PageCount{offset->value()});
@@ -41,6 +41,7 @@ bool VmObjectZone::shadow(VmObject** object, PageIndex* offset, PageCount length
 }
 
 bool VmObjectZone::coalesce(VmObject& object, PageIndex offset, PageCount size, PageCount extra) {
+  if (!object.anonymous()) return false;
   collapse(object);
   WriteLock guard(object.lock);
   if (object.backing != nullptr) return false;
@@ -50,7 +51,7 @@ bool VmObjectZone::coalesce(VmObject& object, PageIndex offset, PageCount size, 
   if (object.refs() > 1 && object.size.value() != end.value()) return false;
   if (end.value() < object.size.value()) {
     free_range(object, end, end + extra);
-    if (object.copies() != 0) system_.swap().forget(object.swap, end, extra);
+    if (object.copies() != 0) object.pager->forget(object.handle, end, extra);
   }
   if (end.value() + extra.value() > object.size.value()) object.size = PageCount{end.value() + extra.value()};
   return true;
@@ -92,11 +93,12 @@ void VmObjectZone::move_range(VmObject& from, PageIndex first, PageIndex end, Vm
     page.pindex = index;
     page.unbusy();
   }
-  if (from.copies() != 0) system_.swap().split(from.swap, first, end - first, to.swap);
+  if (from.copies() != 0) from.pager->split(from.handle, first, end - first, to.handle);
 }
 
 bool VmObjectZone::split(VmObject** object, PageIndex* offset, PageCount size) {
   VmObject& source = **object;
+  if (!source.anonymous()) return false;
   const PageIndex end = *offset + size;
   const std::size_t leaves = static_cast<std::size_t>(size.value() / 64) + 2;
   if (!nodes_.leaves.reserve(leaves) || !nodes_.inners.reserve(leaves / 32 + 8)) return false;
@@ -145,7 +147,7 @@ VmObject* VmObjectZone::collapse_chain(VmObject& object)
   VmObject* sibling = nullptr;
   WriteLock guard(object.lock);
   if (object.dead()) return nullptr;
-  while (object.backing != nullptr) {
+  while (object.backing != nullptr && object.backing->anonymous()) {
     VmObject& backing = *object.backing;
     backing.lock.lock();
     const bool own = backing.refs() == 1;
@@ -175,7 +177,7 @@ void VmObjectZone::maybe_collapse(VmObject& object) {
   {
     ReadLock guard(object.lock);
     VmObject* const backing = object.backing;
-    if (backing == nullptr) return;
+    if (backing == nullptr || !backing->anonymous()) return;
     ReadLock backing_guard(backing->lock);
     const std::uint64_t have = object.pages.count() + object.copies();
     const std::uint64_t hidden = backing->pages.count() + backing->copies();
@@ -251,15 +253,15 @@ VmObjectZone::Absorbed VmObjectZone::absorb_page(VmObject& object, VmObject& bac
 
 void VmObjectZone::hand_over_swap(VmObject& object, VmObject& backing) {
   if (backing.copies() == 0) return;
-  Pager& pager = system_.swap();
+  Pager& pager = *object.pager;  // the system's swap: both are anonymous
   const PageCount offset = object.backing_offset;
   PageIndex at;
-  for (PageIndex from{0}; pager.find_least(backing.swap, from, &at); from = at + PageCount{1}) {
+  for (PageIndex from{0}; pager.find_least(backing.handle, from, &at); from = at + PageCount{1}) {
     if (at.value() < offset.value()) continue;
     const bool hidden = object.pages.find(PageIndex{at.value() - offset.value()}) != kNoFrame;
-    if (hidden) pager.forget(backing.swap, at, PageCount{1});
+    if (hidden) pager.forget(backing.handle, at, PageCount{1});
   }
-  pager.transfer(backing.swap, PageIndex{offset.value()}, object.size, object.swap);
+  pager.transfer(backing.handle, PageIndex{offset.value()}, object.size, object.handle);
 }
 
 /// `object` takes the place of `backing` (locked, empty, about to go) below.
@@ -277,8 +279,7 @@ void VmObjectZone::take_backing_of(VmObject& object, VmObject& backing) {
 }
 
 bool VmObjectZone::has_copy(const VmObject& object, PageIndex index) {
-  return object.copies() != 0 &&
-         system_.swap().has_page(object.swap, index, PageCount{0}, PageCount{0}).present;
+  return object.copies() != 0 && object.stored(index).present;
 }
 
 /// Does `object` hide every page that `backing` has in its window? Pages being filled or written do not
@@ -291,7 +292,7 @@ bool VmObjectZone::all_shadowed(const VmObject& object, const VmObject& backing)
   for (;; ++from) {
     const bool has_page = backing.pages.find_least(from, &page) && page.index < end;
     const bool in_swap =
-        backing.copies() != 0 && system_.swap().find_least(backing.swap, from, &copy) && copy < end;
+        backing.copies() != 0 && backing.pager->find_least(backing.handle, from, &copy) && copy < end;
     if (!has_page && !in_swap) return true;
     from = !in_swap || (has_page && page.index < copy) ? page.index : copy;
     if (has_page && page.index == from) {

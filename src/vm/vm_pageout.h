@@ -100,6 +100,7 @@ class PageDaemon {
   void hold(Batch& batch, VmObject& object);
   void let_go(Batch& batch);
   void write(Batch& batch, Run& run);
+  void put(std::span<PutRequest> requests);
   void regroup(std::span<const PutRequest> leaving);
   void regroup_run(const PutRequest& first, PageCount count);
   void settle(std::span<const PutRequest> written, Run& run);

@@ -52,14 +52,15 @@ std::size_t PageDaemon::unmap(std::span<FrameNumber> frames, std::size_t n) {
   return kept;
 }
 
-/// The backing store may want to keep what leaves memory closer at hand than its copies are.
+/// The backing store may want to keep what leaves memory closer at hand than its copies are. Pages of one
+/// object.
 void PageDaemon::tell_evicted(std::span<const FrameNumber> frames) {
   std::array<PutRequest, 64> leaving;
   for (std::size_t i = 0; i < frames.size(); ++i) {
     const Page& page = system_.page(frames[i]);
-    leaving[i] = {&page.object->swap, page.pindex, frames[i]};
+    leaving[i] = {&page.object->handle, page.pindex, frames[i]};
   }
-  if (!frames.empty()) system_.swap().evicting({leaving.data(), frames.size()});
+  if (!frames.empty()) system_.page(frames[0]).object->pager->evicting({leaving.data(), frames.size()});
 }
 
 /// Frees clean, unmapped, busy pages while frames are wanted; the rest goes to the cache queue.
@@ -142,9 +143,9 @@ std::size_t PageDaemon::age_batch(std::span<FrameNumber> batch, bool ruthless,
 void PageDaemon::forget_copies(std::span<const FrameNumber> frames) {
   for (const FrameNumber frame : frames) {
     Page& page = system_.page(frame);
-    if (page.object->copies() == 0) continue;
+    if (!page.object->anonymous() || page.object->copies() == 0) continue;
     page.set_dirty(true);
-    system_.swap().forget(page.object->swap, page.pindex, PageCount{1});
+    system_.swap().forget(page.object->handle, page.pindex, PageCount{1});
   }
 }
 

@@ -14,11 +14,12 @@
 
 namespace enchilada {
 
-/// What a pager knows about one object. Zero = nothing. Only the pager looks inside.
+/// What a pager knows about one object. Zero = nothing. Only the pager looks at root.
 struct PagerHandle {
   void* root = nullptr;
-  std::uint64_t pages =
-      0;  // pages that the backing store holds; readable by the engine as a hint without a lock
+  /// Pages that the backing store holds; readable by the engine as a hint without a lock. For a file: the
+  /// pages up to its end, exactly; changes with the object locked (VmObjectZone::resize_file()).
+  std::uint64_t pages = 0;
 };
 
 /// A run of page indexes around a wanted one that one I/O can fetch.
@@ -76,7 +77,16 @@ class Pager {
   /// nothing.
   virtual void evicting(std::span<PutRequest> /*requests*/) {}
 
-  /// Drops the store's copies of [first, first+count).
+  /// The file behind the handle gets this length; what is added reads as zeros. Nothing beyond the shorter of
+  /// the two lengths is being read or written. kFail: it cannot, nothing has changed.
+  virtual PagerReturn resize(PagerHandle& /*handle*/, ByteCount /*length*/) { return PagerReturn::kBad; }
+
+  /// Length of the file behind the handle, in bytes.
+  [[nodiscard]] virtual ByteCount length(const PagerHandle& handle) const {
+    return to_bytes(PageCount{handle.pages});
+  }
+
+  /// Drops the store's copies of [first, first+count). A file keeps its contents.
   virtual void forget(PagerHandle& handle, PageIndex first, PageCount count) = 0;
 
   /// Drops everything; the handle is as new.

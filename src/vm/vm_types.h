@@ -56,6 +56,14 @@ enum class [[nodiscard]] KernReturn : std::uint8_t{
     kOutOfBounds,       // beyond the object's end
 };
 
+/// What an object's pages are (freebsd-vm.md §1.1).
+enum class ObjectKind : std::uint8_t {
+  kAnonymous,  // zeros at first, swap behind it; the only kind with a backing object
+  kFile,       // pages of a file, shared by all that map it
+  kDevice,     // frames that the machine never granted
+  kPhysical,   // granted frames that stay where they are
+};
+
 /// Verdict of a pager.
 enum class [[nodiscard]] PagerReturn : std::uint8_t{
     kOk,     // done

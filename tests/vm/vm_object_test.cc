@@ -44,14 +44,14 @@ class Objects : public ::testing::Test {
     for (VmObject* o = &top; o != nullptr; at = at + o->backing_offset, o = o->backing) {
       const FrameNumber frame = o->pages.find(at);
       if (frame != kNoFrame) return value_in(frame);
-      if (m.pager.has_page(o->swap, at, PageCount{0}, PageCount{0}).present) return read_copy(*o, at);
+      if (m.pager.has_page(o->handle, at, PageCount{0}, PageCount{0}).present) return read_copy(*o, at);
     }
     return 0;
   }
   std::uint64_t read_copy(VmObject& o, PageIndex at) {
     FrameNumber frame;
     EXPECT_EQ(m.system->free_frames().allocate({&frame, 1}), 1u);
-    EXPECT_EQ(m.pager.get_pages(o.swap, at, {&frame, 1}), PagerReturn::kOk);
+    EXPECT_EQ(m.pager.get_pages(o.handle, at, {&frame, 1}), PagerReturn::kOk);
     const std::uint64_t value = value_in(frame);
     m.system->free_frames().free({&frame, 1});
     return value;

@@ -282,7 +282,7 @@ std::uint64_t pages_regrouped(FakeMachine& m, VmMap& map, VirtAddr base) {
     send_out(0, 16);
   }
   for (const std::uint64_t first : {0u, 8u}) {
-    const PagerRun run = m.pager.has_page(object->swap, PageIndex{first}, PageCount{0}, PageCount{7});
+    const PagerRun run = m.pager.has_page(object->handle, PageIndex{first}, PageCount{0}, PageCount{7});
     EXPECT_TRUE(run.present);
     if (!m.pager.nearly_full()) {
       EXPECT_EQ(run.after.value() == 7, get(m.counters.regrouped) != 0);

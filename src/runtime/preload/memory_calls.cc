@@ -171,6 +171,7 @@ long fault_in(VirtRange range, Access access) {
       case FaultResult::kProtection:
         return -EFAULT;
       case FaultResult::kIoError:
+      case FaultResult::kOutOfBounds:
         return -EIO;
       case FaultResult::kNoMemory:
         return -ENOMEM;

@@ -189,6 +189,9 @@ void resolve(siginfo_t* info, ucontext_t* context) {
         deliver(SIGBUS, info, context);
       }
       return;
+    case FaultResult::kOutOfBounds:
+      if (!fix_up(context)) deliver(SIGBUS, info, context);
+      return;
     case FaultResult::kNoMemory:
       die_of(SIGKILL);
   }
