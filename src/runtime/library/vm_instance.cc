@@ -264,6 +264,7 @@ bool VmInstance::resolve(VirtAddr address, Access access) {
     case FaultResult::kNotMapped:
     case FaultResult::kProtection:
     case FaultResult::kIoError:
+    case FaultResult::kOutOfBounds:
     case FaultResult::kNoMemory:
       return false;
   }
