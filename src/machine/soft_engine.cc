@@ -54,7 +54,9 @@ SoftEngine::SoftEngine(const SoftEngineOptions& options) : machine_(options.mach
                       .seed = options.seed,
                       .bounce_buffers = options.bounce_buffers,
                       .metadata_bytes = options.swap_metadata_bytes});
-  system_ = VmSystem::create(machine_.config(*pager_, options.tunables, options.modes));
+  VmSystemConfig config = machine_.config(*pager_, options.tunables, options.modes);
+  config.make_policy = options.make_policy;
+  system_ = VmSystem::create(config);
   CHECK(system_ != nullptr);
 }
 

@@ -29,7 +29,8 @@ struct SoftEngineOptions {
   unsigned async_looks = 0;             // FaultInjectingSwapDevice::set_async()
   VmTunables tunables{};
   VmModes modes{};
-  std::uint64_t seed = 1;  // of the fault injection
+  ReplacementPolicyMaker make_policy = nullptr;  // null: FreeBSD's queues, in these modes
+  std::uint64_t seed = 1;                        // of the fault injection
 };
 
 /// Zeroed pages that cost memory only when touched.

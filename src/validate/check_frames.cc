@@ -28,6 +28,7 @@ void check_frames(const Whole& whole, Problems& problems) {
   Report report(problems);
   std::uint64_t free = 0;
   std::uint64_t owned = 0;
+  std::uint64_t device = 0;  // never granted
   std::uint64_t limbo = 0;
   std::uint64_t wired = 0;
   whole.system.for_each_page([&](FrameNumber frame, Page& page) {
@@ -40,7 +41,7 @@ void check_frames(const Whole& whole, Problems& problems) {
       ++limbo;
       if (in_object) report.add("frame %u: in limbo and in an object", frame.value());
     } else if (in_object) {
-      if (page.object->kind != ObjectKind::kDevice) ++owned;  // never granted
+      ++(page.object->kind != ObjectKind::kDevice ? owned : device);
       if (page.is_wired()) ++wired;
       check_page(frame, page, report);
     } else if (page.queue() != PageQueue::kNone) {
@@ -58,6 +59,15 @@ void check_frames(const Whole& whole, Problems& problems) {
   if (free + owned + limbo != granted) {
     report.add("frames lost: %llu free + %llu in objects + %llu in limbo, %llu granted", number(free),
                number(owned), number(limbo), number(granted));
+  }
+  std::uint64_t queued = 0;
+  for (const PageQueue q :
+       {PageQueue::kActive, PageQueue::kInactive, PageQueue::kLaundry, PageQueue::kCache}) {
+    queued += whole.system.queues().length(q);
+  }
+  if (queued + wired != owned + device) {
+    report.add("%llu frames are on queues and %llu wired, but %llu in objects", number(queued), number(wired),
+               number(owned + device));
   }
   if (wired != counters.wire_count.load()) {
     report.add("%llu frames are wired, wire_count is %llu", number(wired),

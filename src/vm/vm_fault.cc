@@ -378,10 +378,11 @@ std::uint64_t FaultState::spare_frames(bool sequential) const {
 bool FaultState::wait_for_frames() {
   const std::atomic<std::uint32_t> never{0};
   for (unsigned round = 0; round < kOutOfMemoryRounds; ++round) {
-    if (system_.daemon().reclaim() || system_.free_frames().free_count() > 0) return true;
-    if (!system_.daemon().worth_waiting()) return false;
+    if (system_.daemon().refill() || system_.free_frames().available(frame_class()) > 0) return true;
+    if (!system_.daemon().worth_waiting()) break;
     futex_wait(never, 0, kOutOfMemoryPause);
   }
+  count(system_.counters().pdoom);
   return false;
 }
 
@@ -394,10 +395,13 @@ void FaultState::after_fault() {
     (void)system_.grow(PageCount{wish_});
   }
   const std::uint64_t least = std::max(system_.free_min(), std::min(wish_, frames.granted() / 8));
-  const std::uint64_t free = frames.free_count();
+  const std::uint64_t at_hand = system_.at_hand();
   const bool others_at_it =
-      free > 0 && system_.daemon().run_lock().held();  // no need to queue up behind them
-  if (free < least && !others_at_it) (void)system_.daemon().reclaim(PageCount{least});
+      at_hand > 0 && system_.daemon().run_lock().held();  // no need to queue up behind them
+  if ((at_hand < least || system_.is_short()) && !others_at_it) {
+    (void)system_.daemon().reclaim(PageCount{least});
+  }
+  system_.daemon().tick();
   const PageCount surplus = system_.phys().surplus_wanted();
   if (surplus.value() != 0) {
     (void)system_.daemon().give_back(PageCount{std::min(surplus.value(), PageDaemon::kGoal)});

@@ -41,7 +41,7 @@ void FaultState::fill_run(Batch& batch) const {
 
 /// Frames for the batch. When there are fewer than hoped it shrinks, forward pages before backward ones.
 bool FaultState::take_frames(Batch& batch) {
-  const std::size_t got = system_.free_frames().allocate({batch.frames.data(), batch.count});
+  const std::size_t got = system_.free_frames().allocate({batch.frames.data(), batch.count}, frame_class());
   if (got == 0) return false;
   const std::uint64_t at = look_.index.value();
   const std::uint64_t end = batch.low.value() + batch.count;
@@ -129,7 +129,7 @@ FaultState::Step FaultState::copy_up(VmObject& object, Page& source) {
   if (!source.is_wired() && only_viewer(object, source.pindex)) return move_up(object, source);
   Batch batch;
   batch.low = look_.index;
-  batch.count = system_.free_frames().allocate({batch.frames.data(), 1});
+  batch.count = system_.free_frames().allocate({batch.frames.data(), 1}, frame_class());
   if (batch.count == 0) {
     source.unbusy();
     return leave_objects(object, Step::kNeedFrames);

@@ -50,6 +50,7 @@ void FaultState::read_limits(VmObject& object, PageIndex index, std::uint64_t* b
     window = object.neighbours.next(static_cast<std::uint32_t>(t.readahead_min.value()));
     *before = index.value() % window;
   }
+  io_.widest = io_.sequential && window == t.readahead_max.value();
   if (io_.sequential) wish(std::min(window * 2, t.readahead_max.value()));
   window = std::min(window, spare_frames(io_.sequential) + 1);
   *before = std::min(*before, window - 1);
@@ -106,7 +107,7 @@ FaultState::Step FaultState::start_page_in(VmObject& object, PageIndex index) {
 
 FaultState::Step FaultState::take_frames_for_io(VmObject& object, PageIndex index, std::uint64_t before,
                                                 std::uint64_t n) {
-  const std::size_t got = system_.free_frames().allocate({io_.frames.data(), n});
+  const std::size_t got = system_.free_frames().allocate({io_.frames.data(), n}, frame_class());
   if (got == 0) return leave_objects(object, Step::kNeedFrames);
   allocated_ = true;
   const std::uint64_t after = n - before - 1;
@@ -189,6 +190,7 @@ void FaultState::finish_page_in(bool good) {
   if (unasked != PageQueue::kActive) system_.queues().move(io_.frames[io_.pos], PageQueue::kActive);
   map_what_was_read_ = io_.sequential && io_.object == look_.object;
   for (const FrameNumber frame : io_.all()) system_.page(frame).unbusy();
+  if (io_.widest) system_.daemon().stream_passed(object, io_.first);
   object.end_paging();
 }
 

@@ -17,6 +17,7 @@
 #include "vm/vm_fault.h"
 #include "vm/vm_object.h"
 #include "vm/vm_page.h"
+#include "vm/vm_phys.h"
 
 namespace enchilada {
 
@@ -61,6 +62,7 @@ class FaultState {
     std::size_t count = 0;
     std::size_t pos = 0;
     bool sequential = false;
+    bool widest = false;  // with the largest window
     std::array<FrameNumber, kMax> frames;
     [[nodiscard]] std::span<const FrameNumber> all() const { return {frames.data(), count}; }
   };
@@ -125,6 +127,8 @@ class FaultState {
   void after_fault();
   [[nodiscard]] std::uint64_t spare_frames(bool sequential) const;
   void wish(std::uint64_t frames) { wish_ = frames > wish_ ? frames : wish_; }
+  /// Wiring is for a system call in flight, which must end for others to go on.
+  [[nodiscard]] FrameClass frame_class() const { return wire_ ? FrameClass::kSystem : FrameClass::kNormal; }
   [[nodiscard]] VmObject& top() const { return *look_.object; }
   [[nodiscard]] PageIndex entry_end() const {
     return look_.entry_first_index + to_pages(look_.entry_range.size());

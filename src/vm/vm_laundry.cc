@@ -1,17 +1,33 @@
-// PageDaemon, laundering: dirty pages go to the backing store in clusters of neighbours (freebsd-vm.md §1.6,
+// PageoutOps, laundering: dirty pages go to the backing store in clusters of neighbours (freebsd-vm.md §1.6,
 // §1.9). Invariants: pages being written are busy, unmapped and on no queue; no lock is held during the
 // write; a page whose write fails stays dirty and in its object.
 #include <algorithm>
 
 #include "vm/vm_object.h"
-#include "vm/vm_pageout_run.h"
+#include "vm/vm_pageout_ops.h"
 #include "vm/vm_pagequeue.h"
 #include "vm/vm_phys.h"
 
 namespace enchilada {
 
+/// Pages that are unmapped and written together; all busy. Their objects are kept by paging-in-progress.
+struct PageoutOps::Batch {
+  std::size_t n = 0;
+  std::size_t objects_n = 0;
+  std::array<FrameNumber, kWrite> frames;
+  std::array<VmObject*, kWrite> objects;
+};
+
+bool PageoutOps::worth_laundering(const PageoutRun& run) {
+  constexpr std::uint64_t kWorthWhile =
+      64;  // dirty pages that make a write worth while if nobody waits for it
+  const std::uint64_t waiting = system_.queues().length(PageQueue::kLaundry);
+  if (!run.ahead) return waiting > 0;
+  return waiting >= kWorthWhile && !system_.swap().put_would_wait();
+}
+
 /// Takes the page at `index` for the batch if it is one that waits to be cleaned. The object is locked.
-bool PageDaemon::join(const VmObject& object, PageIndex index, FrameNumber* frame) {
+bool PageoutOps::join(const VmObject& object, PageIndex index, FrameNumber* frame) {
   *frame = object.pages.find(index);
   if (*frame == kNoFrame) return false;
   Page& page = system_.page(*frame);
@@ -28,13 +44,13 @@ bool PageDaemon::join(const VmObject& object, PageIndex index, FrameNumber* fram
 }
 
 /// Adds the head (busy, on no queue) and its neighbours: back to an aligned boundary, then forward.
-void PageDaemon::gather(Batch& batch, FrameNumber head) {
+void PageoutOps::gather(Batch& batch, FrameNumber head) {
   Page& page = system_.page(head);
   VmObject& object = *page.object;
   const std::uint64_t cluster = system_.tunables().pageout_cluster.value();
   const std::uint64_t boundary = page.pindex.value() - page.pindex.value() % cluster;
   const std::size_t room = std::min<std::size_t>(cluster, batch.frames.size() - batch.n);
-  std::array<FrameNumber, 64> before;
+  std::array<FrameNumber, kWrite> before;
   std::size_t b = 0;
   ReadLock guard(object.lock);
   for (std::uint64_t i = page.pindex.value(); i > boundary && b + 1 < room; --i) {
@@ -55,41 +71,42 @@ void PageDaemon::gather(Batch& batch, FrameNumber head) {
 
 /// Keeps an object of the batch alive. Its lock, even shared, keeps terminate() from looking at pip
 /// meanwhile.
-void PageDaemon::hold(Batch& batch, VmObject& object) {
+void PageoutOps::hold(Batch& batch, VmObject& object) {
   object.begin_paging();
   batch.objects[batch.objects_n++] = &object;
 }
 
-void PageDaemon::let_go(Batch& batch) {
+void PageoutOps::let_go(Batch& batch) {
   for (std::size_t i = 0; i < batch.objects_n; ++i) batch.objects[i]->end_paging();
   batch.n = batch.objects_n = 0;
 }
 
-/// One write's worth of laundry: clusters of neighbours around its oldest pages, from any objects.
-void PageDaemon::launder(Run& run) {
+std::size_t PageoutOps::launder(PageoutRun& run, AfterWrite after, std::size_t heads) {
   Batch batch;
   // A whole write's worth, whatever the run wants: what is too much waits on the cache queue.
-  while (batch.n < batch.frames.size()) {
+  while (batch.n < batch.frames.size() && heads > 0) {
     FrameNumber head;
     if (system_.queues().take(PageQueue::kLaundry, {&head, 1}, &run.busy) == 0) break;
     ++run.looked;
-    if (system_.page(head).take_referenced()) {
-      reactivate(head, 1);
+    if (const unsigned refs = references(system_.page(head), head); refs > 0) {
+      reactivate(head, refs);
       continue;
     }
     const std::size_t before = batch.n;
     gather(batch, head);
+    --heads;
     run.looked += batch.n - before - 1;
   }
-  write(batch, run);
+  const std::size_t written = write(batch, run, after);
   let_go(batch);
+  return written;
 }
 
 /// Neighbours that leave together tend to be wanted together. The pager stores what has changed at a new
 /// place and leaves what is equal where it is, so in time neighbours lie apart, and read-ahead, which reads
 /// what lies together, finds nothing. So where the copies of such neighbours lie apart they are given up: the
 /// write that is due anyway stores all of them side by side.
-void PageDaemon::regroup(std::span<const PutRequest> leaving) {
+void PageoutOps::regroup(std::span<const PutRequest> leaving) {
   const std::uint64_t cluster = system_.tunables().regroup_cluster.value();
   if (cluster <= 1 || system_.swap().nearly_full()) return;
   while (!leaving.empty()) {
@@ -109,7 +126,7 @@ void PageDaemon::regroup(std::span<const PutRequest> leaving) {
 /// The pages from `first` on are busy, unmapped and marked dirty, so memory has all that their copies have. A
 /// new place parts them from what surrounds them: two breaks, so there must be as many now, or long runs
 /// would be cut.
-void PageDaemon::regroup_run(const PutRequest& first, PageCount pages) {
+void PageoutOps::regroup_run(const PutRequest& first, PageCount pages) {
   Pager& swap = system_.swap();
   const auto with_next = [&](PageIndex at) {
     return swap.has_page(*first.handle, at, PageCount{0}, PageCount{1});
@@ -130,12 +147,13 @@ void PageDaemon::regroup_run(const PutRequest& first, PageCount pages) {
   count(system_.counters().regrouped, pages.value());
 }
 
-/// Unmaps the batch and hands what is dirty to the pager in one call; clean pages are dropped.
-void PageDaemon::write(Batch& batch, Run& run) {
-  std::array<FrameNumber, 64> left = batch.frames;
+/// Unmaps the batch and hands what is dirty to the pager in one call; clean pages are dropped. Returns how
+/// many pages it tried to write.
+std::size_t PageoutOps::write(Batch& batch, PageoutRun& run, AfterWrite after) {
+  std::array<FrameNumber, kWrite> left = batch.frames;
   const std::size_t n = unmap(left, batch.n);  // takes refused ones out, keeps the order
-  std::array<FrameNumber, 64> clean;
-  std::array<PutRequest, 64> dirty;
+  std::array<FrameNumber, kWrite> clean;
+  std::array<PutRequest, kWrite> dirty;
   std::size_t clean_n = 0;
   std::size_t dirty_n = 0;
   for (const FrameNumber frame : std::span(left).first(n)) {
@@ -147,15 +165,15 @@ void PageDaemon::write(Batch& batch, Run& run) {
     }
   }
   drop_clean({clean.data(), clean_n}, run);
-  if (dirty_n == 0) return;
+  if (dirty_n == 0) return 0;
   lock_order::assert_none_held();
   regroup({dirty.data(), dirty_n});
-  put({dirty.data(), dirty_n});
-  settle({dirty.data(), dirty_n}, run);
+  store({dirty.data(), dirty_n});
+  return settle({dirty.data(), dirty_n}, run, after);
 }
 
 /// Hands pages to the pagers of their objects, in one call while they have the same.
-void PageDaemon::put(std::span<PutRequest> requests) {
+void PageoutOps::store(std::span<PutRequest> requests) {
   const auto pager_of = [&](const PutRequest& r) { return system_.page(r.frame).object->pager; };
   while (!requests.empty()) {
     std::size_t n = 1;
@@ -165,10 +183,10 @@ void PageDaemon::put(std::span<PutRequest> requests) {
   }
 }
 
-/// What the pager said: clean pages are freed or cached, the others stay dirty and come round again much
-/// later.
-void PageDaemon::settle(std::span<const PutRequest> written, Run& run) {
-  std::array<FrameNumber, 64> clean;
+/// What the pager said: clean pages go where `after` says, the others stay dirty and come round again much
+/// later. Returns how many are clean now.
+std::size_t PageoutOps::settle(std::span<const PutRequest> written, PageoutRun& run, AfterWrite after) {
+  std::array<FrameNumber, kWrite> clean;
   std::size_t clean_n = 0;
   for (const PutRequest& request : written) {
     Page& page = system_.page(request.frame);
@@ -189,14 +207,27 @@ void PageDaemon::settle(std::span<const PutRequest> written, Run& run) {
         break;
     }
     page.set_act_count(kActInit);
-    system_.queues().move(request.frame, PageQueue::kActive);
-    page.unbusy();
+    put({&request.frame, 1}, PageQueue::kActive);
   }
-  drop_clean({clean.data(), clean_n}, run);
+  place_written({clean.data(), clean_n}, run, after);
+  return clean_n;
+}
+
+void PageoutOps::place_written(std::span<const FrameNumber> clean, PageoutRun& run, AfterWrite after) {
+  switch (after) {
+    case AfterWrite::kDrop:
+      return drop_clean(clean, run);
+    case AfterWrite::kInactiveTail:
+      return put(clean, PageQueue::kInactive);
+    case AfterWrite::kInactiveFirst:
+      system_.queues().move_first(clean, PageQueue::kInactive);
+      for (const FrameNumber frame : clean) system_.page(frame).unbusy();
+      return;
+  }
 }
 
 /// Takes up to a batch of pages from `at` on, whatever queue they are on; `at` moves past them.
-void PageDaemon::gather_any(Batch& batch, VmObject& object, PageIndex* at, PageIndex end) {
+void PageoutOps::gather_any(Batch& batch, VmObject& object, PageIndex* at, PageIndex end) {
   VmRadix::Item item;
   ReadLock guard(object.lock);
   while (batch.n < batch.frames.size() && object.pages.find_least(*at, &item) && item.index < end) {
@@ -215,30 +246,62 @@ void PageDaemon::gather_any(Batch& batch, VmObject& object, PageIndex* at, PageI
   hold(batch, object);
 }
 
-void PageDaemon::pageout_object(VmObject& object, PageIndex first, PageCount n) {
-  MutexLock guard(run_lock_);
-  Run run;
-  run.goal = n.value();
+void PageoutOps::page_out(VmObject& object, PageIndex first, PageCount n, PageoutRun& run) {
   Batch batch;
   for (PageIndex at = first, end = first + n; at < end;) {
     gather_any(batch, object, &at, end);
-    write(batch, run);
+    (void)write(batch, run, AfterWrite::kDrop);
     let_go(batch);
   }
 }
 
-void PageDaemon::deactivate_object(VmObject& object, PageIndex first, PageCount n) {
+/// The same of pages that are on a queue, and stay there.
+void PageoutOps::gather_queued(Batch& batch, VmObject& object, PageIndex* at, PageIndex end) {
+  VmRadix::Item item;
+  ReadLock guard(object.lock);
+  while (batch.n < batch.frames.size() && object.pages.find_least(*at, &item) && item.index < end) {
+    *at = item.index + PageCount{1};
+    Page& page = system_.page(item.frame);
+    if (page.is_wired() || !page.try_busy()) continue;
+    if (!page.is_valid() || page.queue() == PageQueue::kNone || page.queue() == PageQueue::kCache) {
+      page.unbusy();
+      continue;
+    }
+    batch.frames[batch.n++] = item.frame;
+  }
+  if (batch.n < batch.frames.size()) *at = end;
+  hold(batch, object);
+}
+
+std::uint64_t PageoutOps::set_aside(VmObject& object, PageIndex first, PageCount n,
+                                    FunctionRef<Aside(const Page&)> place) {
   Batch batch;
+  std::uint64_t moved = 0;
   for (PageIndex at = first, end = first + n; at < end;) {
-    gather_any(batch, object, &at, end);
-    std::array<FrameNumber, 64> left = batch.frames;
-    const std::size_t m = unmap(left, batch.n);
-    for (std::size_t i = 0; i < m; ++i) system_.page(left[i]).set_act_count(0);
-    system_.queues().move({left.data(), m}, PageQueue::kInactive);
-    for (std::size_t i = 0; i < m; ++i) system_.page(left[i]).unbusy();
-    count(system_.counters().deactivated, m);
+    gather_queued(batch, object, &at, end);
+    std::array<FrameNumber, kWrite> left = batch.frames;
+    const std::size_t m = unmap(left, batch.n);  // so that what mappings know of changes is known here
+    for (const FrameNumber frame : std::span(left).first(m)) {
+      Page& page = system_.page(frame);
+      const Aside where = place(page);
+      if (where != Aside::kStay) {
+        (void)page.take_referenced();
+        page.set_act_count(0);
+        page.clear(Page::kWentRound);
+        ++moved;
+      }
+      if (where == Aside::kInactiveTail) system_.queues().move(frame, PageQueue::kInactive);
+      if (where == Aside::kInactiveFirst) system_.queues().move_first({&frame, 1}, PageQueue::kInactive);
+      if (where == Aside::kLaundry) {
+        put({&frame, 1}, PageQueue::kLaundry);
+      } else {
+        page.unbusy();
+      }
+    }
     let_go(batch);
   }
+  count(system_.counters().deactivated, moved);
+  return moved;
 }
 
 }  // namespace enchilada

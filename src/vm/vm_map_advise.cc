@@ -118,7 +118,7 @@ void VmMap::Impl::for_each_object(VirtRange range, Work work) NO_THREAD_SAFETY_A
 
 KernReturn VmMap::Impl::deactivate(VirtRange range) {
   for_each_object(range, [this](VmObject& object, VirtRange part, PageIndex first) {
-    system.daemon().pageout_object(object, first, to_pages(part.size()));
+    system.daemon().unneeded(object, first, to_pages(part.size()));
   });
   return KernReturn::kSuccess;
 }

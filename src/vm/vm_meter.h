@@ -87,6 +87,19 @@ struct VmCounters {
   Counter laundered;     // pages cleaned
   Counter pdrefused;     // pages that were busy, wired or pinned
   Counter pdshortfalls;  // reclaim runs that missed their target
+  // Choosing pages (docs/mechanisms/choosing-pages.md)
+  Counter pdreferenced;  // pages that a scan found used
+  Counter pdpasses;      // passes over the inactive queue
+  Counter pdtolaundry;   // pages put on the laundry queue
+  Counter pdtocache;     // pages put on the cache queue
+  Counter pdtwice;       // dirty pages sent round the inactive queue once more
+  Counter pdheaded;      // pages put before all others of the inactive queue
+  Counter pdrefills;     // cache pages taken because an allocation found too few free ones
+  Counter pdbackground;  // pages laundered while nothing waited for them
+  Counter pdproactive;   // pages deactivated without a shortage
+  Counter pdbehind;      // pages deactivated behind a stream
+  Counter pdoomvotes;    // passes that freed nothing
+  Counter pdoom;         // allocations that ended without a frame
   // Objects
   Counter object_collapses;       // backing objects merged into their only shadow
   Counter object_bypasses;        // backing objects that a shadow looks past from then on

@@ -36,6 +36,56 @@ enum class SwapAllocatorMode : std::uint8_t {
   kList3x,     // what that replaced: FreeBSD 3.x's linear list of holes
 };
 
+/// How many frames are kept free, and from when on pages are taken (freebsd-vm.md §1.9; vm_thresholds.h).
+enum class ThresholdMode : std::uint8_t {
+  kLive,     // small: the thread that faults does the work itself
+  kArticle,  // FreeBSD 4: a reserve, a target, and as much again on the cache queue
+  kModern    // FreeBSD 14: a reserve and a target
+};
+
+/// How the active queue is scanned for pages that are no longer used (vm_active_scan.h).
+enum class ActiveScanMode : std::uint8_t {
+  kPressure,  // survivors to the tail; the more pages are missing, the higher a count may be
+  kRequeue,   // the article's: survivors to the tail, a page leaves at zero
+  kTwoHand    // FreeBSD 14's: a clock with two hands, survivors stay where they are
+};
+
+/// How many frames a run of the page daemon tries to gain (vm_pageout_target.h).
+enum class PageoutTargetMode : std::uint8_t { kFixed, kPid };
+
+/// When dirty pages are written (vm_laundry_rule.h).
+enum class LaundryMode : std::uint8_t {
+  kClustered,  // a queue of their own; a whole write's worth when clean pages do not suffice
+  kArticle,    // twice round the inactive queue, then so many a pass
+  kBackground  // a queue of their own; a shortfall at once, else by the ratio of dirty to clean pages
+};
+
+/// What becomes of a clean page that nobody uses (vm_clean_rule.h).
+enum class CacheQueueMode : std::uint8_t {
+  kSurplus,  // freed as far as frames are wanted; what is left over waits on the cache queue
+  kOn,       // the article's: all of them wait on the cache queue until an allocation takes them
+  kOff       // FreeBSD 14's: freed
+};
+
+/// Are pages that nobody uses paged out while memory is not short? (The article's "urban myth".)
+enum class ProactiveMode : std::uint8_t { kOff, kOn };
+
+/// Are the pages behind a sequential stream made the next victims?
+enum class DropBehindMode : std::uint8_t { kOff, kOn };
+
+/// What MADV_DONTNEED in FreeBSD's sense does: contents are kept, the pages go before others.
+enum class DontNeedMode : std::uint8_t {
+  kPageOut,   // at once
+  kWeighted,  // the article's: of 32 pages one stays, three are deactivated, the others go first
+  kHead       // FreeBSD 14's: clean ones go first, dirty ones to the laundry
+};
+
+/// How the page daemon learns that a page was used (vm_reference_collector.h).
+enum class ReferenceMode : std::uint8_t {
+  kBits,       // the machine's reference bits; where it has none, by withdrawal
+  kWithdrawal  // unmapping pages and seeing whether they are faulted back, as on the host
+};
+
 /// What the registry knows of one mechanism. A mode's index in `modes` is its enumerator's value; the first
 /// is not necessarily the default.
 struct Mechanism {
@@ -59,6 +109,106 @@ struct ModeOf<SwapAllocatorMode> {
   static constexpr auto kHybrid = SwapAllocatorMode::kBlist;
   static constexpr auto kArticle = SwapAllocatorMode::kBlist1999;
   static constexpr auto kModern = SwapAllocatorMode::kBlist;
+};
+
+template <>
+struct ModeOf<ThresholdMode> {
+  static constexpr std::string_view kName = "thresholds";
+  static constexpr std::array<std::string_view, 3> kNames = {"live", "article", "modern"};
+  static constexpr std::string_view kWhat = "how many frames are kept free, and when paging starts";
+  static constexpr ModeScope kScope = ModeScope::kEveryMachine;
+  static constexpr auto kHybrid = ThresholdMode::kLive;
+  static constexpr auto kArticle = ThresholdMode::kArticle;
+  static constexpr auto kModern = ThresholdMode::kModern;
+};
+
+template <>
+struct ModeOf<ActiveScanMode> {
+  static constexpr std::string_view kName = "active_scan";
+  static constexpr std::array<std::string_view, 3> kNames = {"pressure", "requeue", "two-hand"};
+  static constexpr std::string_view kWhat = "how the active queue is scanned";
+  static constexpr ModeScope kScope = ModeScope::kEveryMachine;
+  static constexpr auto kHybrid = ActiveScanMode::kPressure;
+  static constexpr auto kArticle = ActiveScanMode::kRequeue;
+  static constexpr auto kModern = ActiveScanMode::kTwoHand;
+};
+
+template <>
+struct ModeOf<PageoutTargetMode> {
+  static constexpr std::string_view kName = "pageout_target";
+  static constexpr std::array<std::string_view, 2> kNames = {"fixed", "pid"};
+  static constexpr std::string_view kWhat = "how many frames a run of the page daemon tries to gain";
+  static constexpr ModeScope kScope = ModeScope::kEveryMachine;
+  static constexpr auto kHybrid = PageoutTargetMode::kFixed;
+  static constexpr auto kArticle = PageoutTargetMode::kFixed;
+  static constexpr auto kModern = PageoutTargetMode::kPid;
+};
+
+template <>
+struct ModeOf<LaundryMode> {
+  static constexpr std::string_view kName = "laundry";
+  static constexpr std::array<std::string_view, 3> kNames = {"clustered", "article", "background"};
+  static constexpr std::string_view kWhat = "when dirty pages are written";
+  static constexpr ModeScope kScope = ModeScope::kEveryMachine;
+  static constexpr auto kHybrid = LaundryMode::kClustered;
+  static constexpr auto kArticle = LaundryMode::kArticle;
+  static constexpr auto kModern = LaundryMode::kBackground;
+};
+
+template <>
+struct ModeOf<CacheQueueMode> {
+  static constexpr std::string_view kName = "cache_queue";
+  static constexpr std::array<std::string_view, 3> kNames = {"surplus", "on", "off"};
+  static constexpr std::string_view kWhat =
+      "whether clean unused pages wait on a queue before they are freed";
+  static constexpr ModeScope kScope = ModeScope::kEveryMachine;
+  static constexpr auto kHybrid = CacheQueueMode::kSurplus;
+  static constexpr auto kArticle = CacheQueueMode::kOn;
+  static constexpr auto kModern = CacheQueueMode::kOff;
+};
+
+template <>
+struct ModeOf<ProactiveMode> {
+  static constexpr std::string_view kName = "proactive";
+  static constexpr std::array<std::string_view, 2> kNames = {"off", "on"};
+  static constexpr std::string_view kWhat = "page out idle pages while memory is not short";
+  static constexpr ModeScope kScope = ModeScope::kEveryMachine;
+  static constexpr auto kHybrid = ProactiveMode::kOff;
+  static constexpr auto kArticle = ProactiveMode::kOff;
+  static constexpr auto kModern = ProactiveMode::kOn;
+};
+
+template <>
+struct ModeOf<DropBehindMode> {
+  static constexpr std::string_view kName = "drop_behind";
+  static constexpr std::array<std::string_view, 2> kNames = {"off", "on"};
+  static constexpr std::string_view kWhat = "deactivate what a sequential stream leaves behind";
+  static constexpr ModeScope kScope = ModeScope::kEveryMachine;
+  static constexpr auto kHybrid = DropBehindMode::kOff;
+  static constexpr auto kArticle = DropBehindMode::kOff;
+  static constexpr auto kModern = DropBehindMode::kOn;
+};
+
+template <>
+struct ModeOf<DontNeedMode> {
+  static constexpr std::string_view kName = "dont_need";
+  static constexpr std::array<std::string_view, 3> kNames = {"pageout", "weighted", "head"};
+  static constexpr std::string_view kWhat = "what FreeBSD's MADV_DONTNEED does with the pages";
+  static constexpr ModeScope kScope = ModeScope::kEveryMachine;
+  static constexpr auto kHybrid = DontNeedMode::kPageOut;
+  static constexpr auto kArticle = DontNeedMode::kWeighted;
+  static constexpr auto kModern = DontNeedMode::kHead;
+};
+
+template <>
+struct ModeOf<ReferenceMode> {
+  static constexpr std::string_view kName = "references";
+  static constexpr std::array<std::string_view, 2> kNames = {"bits", "withdrawal"};
+  static constexpr std::string_view kWhat = "how the use of pages is seen";
+  static constexpr ModeScope kScope = ModeScope::kEveryMachine;
+  static constexpr auto kHybrid = ReferenceMode::kBits;
+  static constexpr auto kArticle = ReferenceMode::kBits;
+  static constexpr auto kModern = ReferenceMode::kBits;
 };
 
 template <class... Modes>
@@ -86,7 +236,8 @@ struct ModeList {
 };
 
 /// Every mechanism, in the order of the article's sections where it has one.
-using AllModes = ModeList<SwapAllocatorMode>;
+using AllModes = ModeList<SwapAllocatorMode, ThresholdMode, ActiveScanMode, PageoutTargetMode, LaundryMode,
+                          CacheQueueMode, ProactiveMode, DropBehindMode, DontNeedMode, ReferenceMode>;
 
 /// All mechanisms; VmModes numbers them by their place here.
 inline constexpr std::span<const Mechanism> kMechanisms = AllModes::kMechanisms;

@@ -76,6 +76,7 @@ struct Page {
   static constexpr std::uint8_t kMapped =
       1;  // entered since the last remove_all(): clear = surely not mapped
   static constexpr std::uint8_t kReadAhead = 2;  // brought in unasked and not used yet
+  static constexpr std::uint8_t kWentRound = 4;  // dirty, once round the inactive queue (FreeBSD's WINATCFLS)
   [[nodiscard]] bool has(std::uint8_t flag) const {
     return (flags.load(std::memory_order_relaxed) & flag) != 0;
   }

@@ -2,6 +2,7 @@
 // vm_phys.h.
 #include "vm/vm_phys.h"
 
+#include <algorithm>
 #include <bit>
 
 #include "vm/vm_page.h"
@@ -96,9 +97,25 @@ void VmPhys::publish() {
   }
 }
 
-FrameRun VmPhys::allocate_run(PageCount most) {
+std::uint64_t VmPhys::available(FrameClass who) const {
+  std::uint64_t reserve = 0;
+  switch (who) {
+    case FrameClass::kNormal:
+      reserve = system_.thresholds().at(&PageThresholds::free_reserved);
+      break;
+    case FrameClass::kSystem:
+      reserve = system_.thresholds().at(&PageThresholds::interrupt_free_min);
+      break;
+    case FrameClass::kInterrupt:
+      break;
+  }
+  const std::uint64_t free = free_count();
+  return free > reserve ? free - reserve : 0;
+}
+
+FrameRun VmPhys::allocate_run(PageCount most, FrameClass who) {
   MutexLock guard(lock_);
-  const FrameRun run = take_run(most.value());
+  const FrameRun run = take_run(std::min(most.value(), available(who)));
   for (std::uint64_t i = 0; i < run.count.value(); ++i) {
     system_.page(run.first + PageCount{i}).busy.store(Page::kExclusive, std::memory_order_relaxed);
   }
@@ -106,8 +123,9 @@ FrameRun VmPhys::allocate_run(PageCount most) {
   return run;
 }
 
-std::size_t VmPhys::allocate(std::span<FrameNumber> out) {
+std::size_t VmPhys::allocate(std::span<FrameNumber> out, FrameClass who) {
   MutexLock guard(lock_);
+  out = out.first(static_cast<std::size_t>(std::min<std::uint64_t>(out.size(), available(who))));
   std::size_t n = 0;
   while (n < out.size()) {
     const FrameRun run = take_run(out.size() - n);
@@ -160,6 +178,7 @@ void VmPhys::add(FrameRun run) {
   free_.store(free_.load(std::memory_order_relaxed) + run.count.value(), std::memory_order_relaxed);
   const std::uint64_t now = granted_.load(std::memory_order_relaxed) + run.count.value();
   granted_.store(now, std::memory_order_relaxed);
+  system_.set_granted(PageCount{now});
   if (now > most_granted_) {  // their Pages are in use from now on, also when the frames go back
     system_.arena().note_touched((now - most_granted_) * sizeof(Page));
     most_granted_ = now;
@@ -171,6 +190,7 @@ FrameRun VmPhys::take_out(PageCount most) {
   MutexLock guard(lock_);
   const FrameRun run = take_run(most.value());
   granted_.store(granted_.load(std::memory_order_relaxed) - run.count.value(), std::memory_order_relaxed);
+  system_.set_granted(PageCount{granted()});
   publish();
   return run;
 }

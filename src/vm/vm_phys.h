@@ -17,6 +17,13 @@
 
 namespace enchilada {
 
+/// For whom a frame is wanted: how far into the reserve an allocation may go (PageThresholds).
+enum class FrameClass : std::uint8_t {
+  kNormal,    // programs: not below free_reserved
+  kSystem,    // a call in flight that must end: not below interrupt_free_min
+  kInterrupt  // whatever there is
+};
+
 class VmPhys {
  public:
   static constexpr unsigned kOrders = 10;  // blocks of 1 .. 512 frames
@@ -25,10 +32,12 @@ class VmPhys {
 
   /// Takes up to out.size() free frames, in as few consecutive runs as the free blocks allow; returns how
   /// many. The pages come exclusively busy, invalid, clean, in no object.
-  std::size_t allocate(std::span<FrameNumber> out);
+  std::size_t allocate(std::span<FrameNumber> out, FrameClass who = FrameClass::kNormal);
   /// A run of consecutive frames, at most `most` of them, as long as can be had; count 0 when nothing is
   /// free.
-  FrameRun allocate_run(PageCount most);
+  FrameRun allocate_run(PageCount most, FrameClass who = FrameClass::kNormal);
+  /// Frames that an allocation could have now.
+  [[nodiscard]] std::uint64_t available(FrameClass who) const;
   /// Gives frames back. Their pages are busy, unmapped, in no object and on no queue; they end idle.
   void free(std::span<const FrameNumber> frames);
 

@@ -33,8 +33,10 @@ void clamp_tunables(VmTunables& t) {
 
 }  // namespace
 
-VmSystem::VmSystem(const VmSystemConfig& config) : config_(config) {
+VmSystem::VmSystem(const VmSystemConfig& config)
+    : config_(config), threshold_rule_(threshold_rule(config.modes.get<ThresholdMode>())) {
   clamp_tunables(config_.tunables);
+  set_granted(PageCount{0});
 }
 
 VmSystem::~VmSystem() = default;
@@ -64,18 +66,27 @@ FrameNumber VmSystem::frame_of(const Page& page) const {
   return FrameNumber{static_cast<std::uint32_t>(&page - pages_)};
 }
 
-/// FreeBSD's target is a few per cent of memory; here the work is done by the faulting thread, so it is kept
-/// small: enough that one reclaim run of a cluster or two suffices, never more than an eighth of a tiny
-/// machine.
-std::uint64_t VmSystem::free_target() const {
-  if (config_.tunables.free_target.value() != 0) return config_.tunables.free_target.value();
-  const std::uint64_t granted = free_frames_->granted();
-  return std::min(std::clamp<std::uint64_t>(granted / 64, 16, 256), std::max<std::uint64_t>(granted / 8, 4));
+void VmSystem::set_granted(PageCount granted) {
+  PageThresholds t = threshold_rule_(granted);
+  const VmTunables& told = config_.tunables;
+  if (told.free_target.value() != 0) t.free_target = told.free_target.value();
+  if (told.free_min.value() != 0) {
+    t.free_min = told.free_min.value();
+  } else if (told.free_target.value() != 0) {
+    t.free_min = std::max<std::uint64_t>(t.free_target / 4, 2);
+  }
+  if (told.free_min.value() != 0 || told.free_target.value() != 0) t.wakeup = t.free_min;
+  t.free_target = std::max(t.free_target, t.free_min);
+  t.free_reserved = std::min(t.free_reserved, t.free_min);  // or reclaim would stop before a program gets any
+  thresholds_.set(t);
 }
 
-std::uint64_t VmSystem::free_min() const {
-  if (config_.tunables.free_min.value() != 0) return config_.tunables.free_min.value();
-  return std::max<std::uint64_t>(free_target() / 4, 2);
+std::uint64_t VmSystem::at_hand() const {
+  return free_frames_->free_count() + (cache_counts() ? queues_->length(PageQueue::kCache) : 0);
+}
+
+bool VmSystem::is_short() const {
+  return at_hand() < std::max(free_min(), thresholds_.at(&PageThresholds::wakeup));
 }
 
 PageCount VmSystem::grow(PageCount wanted) {

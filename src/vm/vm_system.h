@@ -16,6 +16,7 @@
 #include "vm/vm_meter.h"
 #include "vm/vm_modes.h"
 #include "vm/vm_pager.h"
+#include "vm/vm_thresholds.h"
 
 namespace enchilada {
 
@@ -25,7 +26,12 @@ class VmObjectZone;
 class VmPhys;
 class PageQueues;
 class PageDaemon;
+class PageoutOps;
+class ReplacementPolicy;
 struct Page;
+
+/// See vm_replacement.h.
+using ReplacementPolicyMaker = std::unique_ptr<ReplacementPolicy> (*)(PageoutOps& ops);
 
 /// Sizes that tests and the runtime set. Zero = the engine's own choice.
 struct VmTunables {
@@ -50,6 +56,7 @@ struct VmSystemConfig {
   Arena& arena;
   VmTunables tunables{};
   VmModes modes{};
+  ReplacementPolicyMaker make_policy = nullptr;  // null: FreeBSD's queues, in the modes above
 };
 
 class VmSystem final : public PageStateSink {
@@ -69,6 +76,7 @@ class VmSystem final : public PageStateSink {
   [[nodiscard]] const VmTunables& tunables() const { return config_.tunables; }
   /// For whoever makes the parts of an engine; algorithms do not ask.
   [[nodiscard]] const VmModes& modes() const { return config_.modes; }
+  [[nodiscard]] ReplacementPolicyMaker policy_maker() const { return config_.make_policy; }
 
   [[nodiscard]] VmObjectZone& objects() const { return *objects_; }
   [[nodiscard]] VmPhys& free_frames() const { return *free_frames_; }
@@ -79,10 +87,20 @@ class VmSystem final : public PageStateSink {
   [[nodiscard]] Page& page(FrameNumber frame) const;
   [[nodiscard]] FrameNumber frame_of(const Page& page) const;
 
-  /// Frames that allocation should leave free, and how many reclaim aims at; follow the number of granted
-  /// frames.
-  [[nodiscard]] std::uint64_t free_min() const;
-  [[nodiscard]] std::uint64_t free_target() const;
+  /// Levels of free frames; they follow the number of granted frames (VmPhys says when that changes).
+  [[nodiscard]] const CurrentThresholds& thresholds() const { return thresholds_; }
+  void set_granted(PageCount granted);
+  /// Frames that allocation should leave free, and how many reclaim aims at.
+  [[nodiscard]] std::uint64_t free_min() const { return thresholds_.at(&PageThresholds::free_min); }
+  [[nodiscard]] std::uint64_t free_target() const { return thresholds_.at(&PageThresholds::free_target); }
+  /// Pages that should wait on the cache queue beside those; and whether cache pages are as good as free
+  /// ones.
+  [[nodiscard]] std::uint64_t cache_min() const { return thresholds_.at(&PageThresholds::cache_min); }
+  [[nodiscard]] bool cache_counts() const { return thresholds_.at(&PageThresholds::cache_counts) != 0; }
+  /// Pages that an allocation finds: the free ones, and the cache's where they count.
+  [[nodiscard]] std::uint64_t at_hand() const;
+  /// Fewer are at hand than should be: time for the page daemon.
+  [[nodiscard]] bool is_short() const;
   /// Asks the machine for about `wanted` more frames (more, while it is generous); returns what came. No lock
   /// held.
   PageCount grow(PageCount wanted);
@@ -104,6 +122,8 @@ class VmSystem final : public PageStateSink {
  private:
   explicit VmSystem(const VmSystemConfig& config);
   VmSystemConfig config_;
+  const ThresholdRule threshold_rule_;
+  CurrentThresholds thresholds_;
   SharedMutex gate_;
   std::atomic<bool> may_grow_{true};
   Page* pages_ = nullptr;  // frame_limit() of them, in the arena

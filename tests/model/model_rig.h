@@ -29,8 +29,9 @@ struct RigConfig {
   bool swap_may_fill = false;       // swap is smaller than what may have to go there
   std::size_t metadata_left = 0;    // with the next: so much of the arena is left after creation
   bool metadata_may_end = false;    // the arena is too small for everything
-  bool pins = false;    // the machine pins frames now and then (no sharing then: see random_rig.cc)
-  bool sharing = true;  // inherit by sharing occurs
+  bool pins = false;        // the machine pins frames now and then (no sharing then: see random_rig.cc)
+  bool sharing = true;      // inherit by sharing occurs
+  bool time_flies = false;  // so that work in the background falls due
   [[nodiscard]] bool memory_may_end() const { return io_errors || swap_may_fill || metadata_may_end; }
 };
 

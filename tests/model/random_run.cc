@@ -79,6 +79,37 @@ void choose_tunables(Random& random, VmTunables& tunables) {
   tunables.regroup_cluster = cluster();
 }
 
+template <class Mode>
+void choose_mode(Random& random, VmModes& modes) {
+  modes.set(static_cast<Mode>(random.below(ModeOf<Mode>::kNames.size())));
+}
+
+/// Any combination of the modes of choosing pages.
+void choose_page_modes(Random& random, VmModes& modes) {
+  choose_mode<ThresholdMode>(random, modes);
+  choose_mode<ActiveScanMode>(random, modes);
+  choose_mode<PageoutTargetMode>(random, modes);
+  choose_mode<LaundryMode>(random, modes);
+  choose_mode<CacheQueueMode>(random, modes);
+  choose_mode<ProactiveMode>(random, modes);
+  choose_mode<DropBehindMode>(random, modes);
+  choose_mode<DontNeedMode>(random, modes);
+  choose_mode<ReferenceMode>(random, modes);
+}
+
+/// The modes that are not the default's.
+std::string describe(const VmModes& modes) {
+  std::string text;
+  for (std::size_t i = 0; i < kMechanisms.size(); ++i) {
+    if (modes.number(i) == VmModes().number(i)) continue;
+    text += ", ";
+    text += kMechanisms[i].name;
+    text += '=';
+    text += kMechanisms[i].modes[modes.number(i)];
+  }
+  return text;
+}
+
 }  // namespace
 
 RigConfig config_of(std::uint64_t seed) {
@@ -104,6 +135,10 @@ RigConfig choose_config(Random& random) {
   if (random.one_in(3)) {  // asked last, so that what a seed stood for before it still does
     config.engine.modes.set(random.one_in(2) ? SwapAllocatorMode::kBlist1999 : SwapAllocatorMode::kList3x);
   }
+  if (random.one_in(2)) {
+    choose_page_modes(random, config.engine.modes);
+    config.time_flies = random.one_in(2);
+  }
   return config;
 }
 
@@ -124,7 +159,7 @@ std::string describe(const RigConfig& config) {
       config.io_errors ? ", I/O errors" : "", config.swap_may_fill ? ", swap may fill" : "",
       config.metadata_may_end ? ", little metadata" : "", config.pins ? ", pins" : "",
       config.sharing ? ", sharing" : "");
-  return line;
+  return line + describe(e.modes);
 }
 
 // ---- choices
@@ -169,6 +204,10 @@ void RandomRun::run(unsigned steps) {
   for (unsigned i = 0; i < steps && rig_.ok() && !random_.exhausted(); ++i) {
     step();
     rig_.engine().machine().clock().advance(Nanoseconds{1000});
+    if (rig_.config().time_flies && i % 8 == 0) {
+      rig_.engine().machine().clock().advance(Nanoseconds{60'000'000'000});
+      rig_.engine().system().daemon().tick();
+    }
     if (i % rig_.config().validate_every == 0) rig_.validate();
     if (i % 16 == 0) rig_.check_wired();
   }

@@ -42,6 +42,7 @@ struct FakeOptions {
   std::uint64_t nearly_full_below = 0;
   bool swap_places = false;  // what is written later lies apart from what was written before
   VmTunables tunables{};
+  VmModes modes{};
   std::size_t arena_bytes = std::size_t{64} << 20;
 };
 
@@ -449,7 +450,7 @@ class FakeMachine {
     auto base = reinterpret_cast<std::uintptr_t>(arena_memory.data());
     arena = std::make_unique<Arena>(reinterpret_cast<std::byte*>((base + 63) & ~std::uintptr_t{63}),
                                     o.arena_bytes);
-    system = VmSystem::create({memory, pmaps, pager, clock, counters, *arena, o.tunables});
+    system = VmSystem::create({memory, pmaps, pager, clock, counters, *arena, o.tunables, o.modes});
     EXPECT_NE(system, nullptr);
     pmaps.system = pager.system = system.get();
     pager.counters = &counters;

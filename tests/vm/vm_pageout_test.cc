@@ -24,9 +24,15 @@ FakeOptions options(bool bits, std::uint64_t frames = 128) {
   return o;
 }
 
+FakeOptions with_scan(ActiveScanMode scan) {
+  FakeOptions o = options(true);
+  o.modes.set(scan);
+  return o;
+}
+
 /// One page, mapped; scans are the test's.
 struct OnePage {
-  OnePage() : m(options(true)), map(m.make_map()), base(m.map_pages(*map, 1)) {
+  explicit OnePage(ActiveScanMode scan) : m(with_scan(scan)), map(m.make_map()), base(m.map_pages(*map, 1)) {
     (void)m.write(*map, base, 1);
     frame = static_cast<FakePmap&>(map->pmap()).table.at(base.value()).frame;
   }
@@ -46,8 +52,18 @@ struct OnePage {
   FrameNumber frame;
 };
 
-TEST(ActCount, SaturatesAt64AndThenNeeds64IdleScans) {
-  OnePage one;
+class ActCount : public ::testing::TestWithParam<ActiveScanMode> {};
+INSTANTIATE_TEST_SUITE_P(Scans, ActCount,
+                         ::testing::Values(ActiveScanMode::kPressure, ActiveScanMode::kRequeue,
+                                           ActiveScanMode::kTwoHand),
+                         [](const auto& info) {
+                           std::string name(name_of(info.param));
+                           std::erase(name, '-');
+                           return name;
+                         });
+
+TEST_P(ActCount, SaturatesAt64AndThenNeeds64IdleScans) {
+  OnePage one(GetParam());
   for (int i = 0; i < 40; ++i) {
     one.pte().referenced = true;
     one.m.system->daemon().scan_active(1);
@@ -56,15 +72,15 @@ TEST(ActCount, SaturatesAt64AndThenNeeds64IdleScans) {
   EXPECT_EQ(one.idle_scans(), 64u);
 }
 
-TEST(ActCount, ActivatedWithItsBitClearLeavesOnTheFifthIdleScan) {
-  OnePage one;
+TEST_P(ActCount, ActivatedWithItsBitClearLeavesOnTheFifthIdleScan) {
+  OnePage one(GetParam());
   one.pte().referenced = false;
   EXPECT_EQ(one.page().act_count(), kActInit);
   EXPECT_EQ(one.idle_scans(), 5u);
 }
 
-TEST(ActCount, JustFaultedGoesToNineAndLeavesNineScansLater) {
-  OnePage one;
+TEST_P(ActCount, JustFaultedGoesToNineAndLeavesNineScansLater) {
+  OnePage one(GetParam());
   one.pte().referenced = true;
   one.m.system->daemon().scan_active(1);
   EXPECT_EQ(one.page().act_count(), 9u);
