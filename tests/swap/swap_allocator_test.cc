@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "allocator_model.h"
+#include "swap/free_ranges.h"
 
 namespace enchilada {
 namespace {
@@ -98,6 +99,33 @@ TYPED_TEST(SwapAllocators, TheLongestIsAskedForFirst) {
   const BlockRun run = allocate_longest(pair.list(), PageCount{64});
   EXPECT_EQ(run.first.value(), 10u);
   EXPECT_EQ(run.count.value(), swap_test::Rules<TypeParam>::kNextFit ? 20u : 12u);
+}
+
+TYPED_TEST(SwapAllocators, FragmentationIsTold) {
+  Pair<TypeParam> pair(1000, 0);
+  pair.fill(0, pair.blocks());
+  for (const std::uint64_t first : {0u, 10u, 20u}) pair.release(first, 1);
+  pair.release(100, 4);
+  pair.release(990, 10);
+  const FreeRanges f = free_ranges(pair.list(), PageCount{1000});
+  EXPECT_EQ(f.ranges, 5u);
+  EXPECT_EQ(f.blocks, 17u);
+  EXPECT_EQ(f.largest, 10u);
+  EXPECT_DOUBLE_EQ(f.average(), 3.4);
+  EXPECT_EQ(f.histogram[0], 3u);
+  EXPECT_EQ(f.histogram[2], 1u) << "3 and 4";
+  EXPECT_EQ(f.histogram[4], 1u) << "8 to 12";
+}
+
+TEST(FreeRanges, ClassesAreFibonaccis) {
+  EXPECT_EQ(FreeRanges::class_floor(0), 1u);
+  EXPECT_EQ(FreeRanges::class_floor(4), 8u);
+  for (std::uint64_t n = 1; n < 3000; ++n) {
+    const std::size_t c = FreeRanges::class_of(n);
+    ASSERT_LE(FreeRanges::class_floor(c), n);
+    ASSERT_GT(FreeRanges::class_floor(c + 1), n);
+  }
+  EXPECT_EQ(FreeRanges::class_of(~std::uint64_t{0}), FreeRanges::kClasses - 1);
 }
 
 template <class A>
