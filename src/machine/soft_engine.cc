@@ -53,7 +53,8 @@ SoftEngine::SoftEngine(const SoftEngineOptions& options) : machine_(options.mach
                       .arena = machine_.arena(),
                       .seed = options.seed,
                       .bounce_buffers = options.bounce_buffers,
-                      .metadata_bytes = options.swap_metadata_bytes});
+                      .metadata_bytes = options.swap_metadata_bytes,
+                      .meta_mode = options.modes.get<SwapMetaMode>()});
   VmSystemConfig config = machine_.config(*pager_, options.tunables, options.modes);
   config.make_policy = options.make_policy;
   system_ = VmSystem::create(config);
@@ -75,7 +76,8 @@ void SoftEngine::put_store_before(std::span<SwapDevice*> devices, const SoftEngi
                                  const auto& swap = *static_cast<SwapSpace*>(space);
                                  return swap.count_of(swap.geometry().linear(block)) != 0;
                                },
-                           .wanted_context = &*space_});
+                           .wanted_context = &*space_,
+                           .compression = options.modes.get<CompressionMode>()});
   CHECK(compressed_->ready());
   for (unsigned i = 0; i < devices.size(); ++i) devices[i] = compressed_->device(i);
 }
@@ -92,6 +94,11 @@ FilePager& SoftEngine::file_pager() {
     CHECK(file_pager_->ready());
   }
   return *file_pager_;
+}
+
+bool SoftEngine::swapon(unsigned slot) {
+  SwapDevice* const front = compressed_ != nullptr ? compressed_->device(slot) : &disks_[slot]->faults;
+  return pager_->add_device(slot, *front);
 }
 
 std::unique_ptr<VmMap> SoftEngine::create_map(PageCount pages) {

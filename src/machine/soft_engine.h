@@ -16,6 +16,7 @@
 #include "swap/swap_device.h"
 #include "swap/swap_pager.h"
 #include "swap/swap_space.h"
+#include "swap/swapoff.h"
 
 namespace enchilada {
 
@@ -62,6 +63,11 @@ class SoftEngine {
   /// The compressed store; null without one.
   [[nodiscard]] CompressedStore* compressed() { return store_.has_value() ? &*store_ : nullptr; }
   [[nodiscard]] FaultInjectingSwapDevice& disk(std::size_t i) { return disks_[i]->faults; }
+  /// Takes a device out, and puts it in again.
+  SwapoffResult swapoff(unsigned slot, const SwapoffOptions& options = {}, SwapoffReport* report = nullptr) {
+    return enchilada::swapoff(*system_, *pager_, slot, options, report);
+  }
+  [[nodiscard]] bool swapon(unsigned slot);
   [[nodiscard]] std::size_t disks() const { return disks_.size(); }
   /// An empty address space from 64 KiB on, of so many pages.
   [[nodiscard]] std::unique_ptr<VmMap> create_map(PageCount pages);

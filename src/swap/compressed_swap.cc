@@ -1,25 +1,19 @@
 // Compressing, and which page goes where. Invariants: see compressed_swap.h.
 #include "swap/compressed_swap.h"
 
-#include <lz4.h>
-
 #include <algorithm>
 #include <cstring>
 
 #include "base/check.h"
+#include "base/mutex.h"
 
 namespace enchilada {
 namespace {
 
-constexpr std::size_t kMostPacked = kPageSize / 4 * 3;  // a page that shrinks less is not worth its memory
 /// After so many pages in a row that did not shrink only one in kRetry is tried.
 constexpr std::uint32_t kHopeless = 64;
 constexpr std::uint32_t kRetry = 16;
-
-bool unpack(std::span<const std::byte> packed, std::byte* page) {
-  return LZ4_decompress_safe(reinterpret_cast<const char*>(packed.data()), reinterpret_cast<char*>(page),
-                             static_cast<int>(packed.size()), kPageSize) == kPageSize;
-}
+constexpr std::uint64_t kBenchWaitNs = 20'000;
 
 /// Calls use(block, page) for each page of a transfer.
 template <class Use>
@@ -47,16 +41,10 @@ struct Run {
 
 }  // namespace
 
-struct CompressedSwap::Bench {
-  std::atomic<bool> busy{false};
-  void* state = nullptr;  // LZ4's
-  std::array<std::byte, kMostPacked> packed;
-};
-
 class CompressedSwap::BenchLease {
  public:
-  explicit BenchLease(Bench* benches) {
-    for (std::size_t i = 0; i < kBenches && bench_ == nullptr; ++i) {
+  BenchLease(Bench* benches, std::size_t n) {
+    for (std::size_t i = 0; i < n && bench_ == nullptr; ++i) {
       if (!benches[i].busy.exchange(true, std::memory_order_acquire)) bench_ = &benches[i];
     }
   }
@@ -78,7 +66,10 @@ PageCount CompressedSwap::numbers(std::span<const std::uint64_t> device_pages) {
 }
 
 CompressedSwap::CompressedSwap(const CompressedSwapConfig& config)
-    : store_(config.store), wanted_(config.wanted), wanted_context_(config.wanted_context) {
+    : codec_(page_codec(config.compression)),
+      store_(config.store),
+      wanted_(config.wanted),
+      wanted_context_(config.wanted_context) {
   CHECK(config.below.size() <= fronts_.size(), config.below.size());
   std::uint32_t next = 0;
   for (std::size_t i = 0; i < config.below.size(); ++i) {
@@ -87,20 +78,42 @@ CompressedSwap::CompressedSwap(const CompressedSwapConfig& config)
     fronts_[i].first_number = next;
     if (config.below[i] != nullptr) next += static_cast<std::uint32_t>(config.below[i]->size().value());
   }
-  benches_ = config.arena.allocate_array<Bench>(kBenches);
-  if (benches_ == nullptr) return;
-  for (std::size_t i = 0; i < kBenches; ++i) {
-    new (&benches_[i]) Bench;
-    benches_[i].state = config.arena.allocate(static_cast<std::size_t>(LZ4_sizeofState()));
-    if (benches_[i].state == nullptr) return;
-  }
+  benches_ = make_benches(config.arena, kBenches, codec_.pack_bytes());
+  unpack_benches_ = make_benches(config.arena, kUnpackBenches, codec_.unpack_bytes());
+  if (benches_ == nullptr || unpack_benches_ == nullptr) return;
   auto* raw = static_cast<std::byte*>(config.arena.allocate((CompressedStore::kDrainPages + 1) * kPageSize));
   if (raw == nullptr) return;
   drain_pages_ = raw + (kPageSize - reinterpret_cast<std::uintptr_t>(raw) % kPageSize) % kPageSize;
 }
 
+CompressedSwap::Bench* CompressedSwap::make_benches(Arena& arena, std::size_t n,
+                                                    std::size_t workspace_bytes) {
+  Bench* const benches = arena.allocate_array<Bench>(n);
+  if (benches == nullptr) return nullptr;
+  for (std::size_t i = 0; i < n; ++i) {
+    new (&benches[i]) Bench;
+    if (workspace_bytes == 0) continue;
+    benches[i].workspace = arena.allocate(workspace_bytes);
+    if (benches[i].workspace == nullptr) return nullptr;
+  }
+  return benches;
+}
+
+/// A bench that nobody ever needs costs no memory.
+void* CompressedSwap::pack_state(Bench& bench) const {
+  if (bench.state == nullptr) bench.state = codec_.prepare_pack(bench.workspace);
+  return bench.state;
+}
+
+void* CompressedSwap::unpack_state(Bench& bench) const {
+  if (bench.state == nullptr) bench.state = codec_.prepare_unpack(bench.workspace);
+  return bench.state;
+}
+
 void CompressedSwap::on_process_fork_child() {
   for (std::size_t i = 0; i < kBenches; ++i) benches_[i].busy.store(false, std::memory_order_relaxed);
+  for (std::size_t i = 0; i < kUnpackBenches; ++i)
+    unpack_benches_[i].busy.store(false, std::memory_order_relaxed);
 }
 
 IoResult CompressedSwap::Front::read(std::uint64_t first, std::span<const IoSlice> to) {
@@ -161,20 +174,37 @@ bool CompressedSwap::compress(PackedNumber number, const std::byte* page, bool b
     misses_.store(misses + 1, std::memory_order_relaxed);
     return false;
   }
-  const BenchLease lease(benches_);
+  const BenchLease lease(benches_, kBenches);
   Bench* const bench = lease.get();
   if (bench == nullptr) return false;
-  const int size =
-      LZ4_compress_fast_extState(bench->state, reinterpret_cast<const char*>(page),
-                                 reinterpret_cast<char*>(bench->packed.data()), kPageSize, kMostPacked, 1);
+  // A page that shrinks less is not worth its memory.
+  const std::size_t size = codec_.pack(pack_state(*bench), page, bench->packed);
   misses_.store(size > 0 ? 0 : misses + 1, std::memory_order_relaxed);
-  if (size <= 0) return false;
-  const std::span<const std::byte> packed{bench->packed.data(), static_cast<std::size_t>(size)};
+  if (size == 0) return false;
+  const std::span<const std::byte> packed{bench->packed.data(), size};
   return store_.put(number, packed, backed) || (may_drain && drain() && store_.put(number, packed, backed));
 }
 
+/// The ring's lock is held for a copy of the packed bytes only: others may go on while this thread unpacks.
 bool CompressedSwap::fetch(PackedNumber number, std::byte* page) {
-  return store_.get(number, [page](std::span<const std::byte> packed) { CHECK(unpack(packed, page)); });
+  if (!store_.has(number)) return false;
+  for (;;) {
+    const BenchLease lease(unpack_benches_, kUnpackBenches - 1);
+    Bench* const bench = lease.get();
+    if (bench == nullptr) {  // those who have one need a few microseconds, and do no I/O
+      const std::atomic<std::uint32_t> nobody{0};
+      futex_wait(nobody, 0, kBenchWaitNs);
+      continue;
+    }
+    std::size_t size = 0;
+    if (!store_.get(number, [&](std::span<const std::byte> packed) {
+          size = packed.size();
+          std::memcpy(bench->packed.data(), packed.data(), size);
+        }))
+      return false;
+    CHECK(codec_.unpack(unpack_state(*bench), {bench->packed.data(), size}, page), number.value());
+    return true;
+  }
 }
 
 void CompressedSwap::make_room() {
@@ -200,6 +230,7 @@ bool CompressedSwap::wanted(PackedNumber number) const {
 
 /// Unpacks in the order of the places on the devices, so that neighbours become one write.
 bool CompressedSwap::write_out(std::span<const CompressedStore::Aged> aged) {
+  void* const state = unpack_state(unpack_benches_[kUnpackBenches - 1]);  // the drain lock's
   std::array<const CompressedStore::Aged*, CompressedStore::kDrainPages> sorted;
   for (std::size_t i = 0; i < aged.size(); ++i) sorted[i] = &aged[i];
   std::sort(sorted.begin(), sorted.begin() + aged.size(),
@@ -210,7 +241,7 @@ bool CompressedSwap::write_out(std::span<const CompressedStore::Aged> aged) {
     for (; from + n < aged.size(); ++n) {
       const DeviceBlock next = place_of(sorted[from + n]->number);
       if (next.device != place.device || next.block != place.block + n) break;
-      CHECK(unpack(sorted[from + n]->packed, drain_pages_ + n * kPageSize));
+      CHECK(codec_.unpack(state, sorted[from + n]->packed, drain_pages_ + n * kPageSize));
     }
     const IoSlice slice{drain_pages_, n * kPageSize};
     if (fronts_[place.device].below->write(place.block, {&slice, 1}) != IoResult::kOk) return false;

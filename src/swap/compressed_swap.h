@@ -1,10 +1,10 @@
 // CompressedSwap: swap devices with a CompressedStore in front of them.
 //
-// What shrinks to three quarters or less (LZ4) stays in memory; the rest, and the oldest when the ring is
-// full, goes to its place on the device below. Blocks keep their numbers, so a page's place never changes and
-// the store can be emptied at any time. Invariants: a read gives what was written last, wherever it is; a
-// failed drain loses nothing, it only makes writes go to the device; a device block of nobody's (wanted)
-// costs no I/O. No allocation after construction, async-signal-safe; all devices are thread-safe.
+// What shrinks to three quarters or less (page_codec.h) stays in memory; the rest, and the oldest when the
+// ring is full, goes to its place on the device below. Blocks keep their numbers, so a page's place never
+// changes and the store can be emptied at any time. Invariants: a read gives what was written last, wherever
+// it is; a failed drain loses nothing, it only makes writes go to the device; a device block of nobody's
+// (wanted) costs no I/O. No allocation after construction, async-signal-safe; all devices are thread-safe.
 #pragma once
 
 #include <array>
@@ -15,6 +15,7 @@
 
 #include "base/arena.h"
 #include "swap/compressed_store.h"
+#include "swap/page_codec.h"
 #include "swap/swap_device.h"
 #include "swap/swap_geometry.h"
 
@@ -27,6 +28,7 @@ struct CompressedSwapConfig {
   /// Does anybody still reference this block of a device? Null = always.
   bool (*wanted)(void* context, DeviceBlock block) = nullptr;
   void* wanted_context = nullptr;
+  CompressionMode compression = CompressionMode::kLz4;  // of all who use this store
 };
 
 class CompressedSwap {
@@ -70,25 +72,38 @@ class CompressedSwap {
       return PackedNumber{static_cast<std::uint32_t>(first_number + block)};
     }
   };
-  struct Bench;  // what compressing one page needs
+  /// What packing or unpacking one page needs.
+  struct Bench {
+    std::atomic<bool> busy{false};
+    void* workspace = nullptr;
+    void* state = nullptr;  // the codec's, once the bench was used
+    std::array<std::byte, kPageSize / 4 * 3> packed;
+  };
   class BenchLease;
 
   [[nodiscard]] bool compress(PackedNumber number, const std::byte* page, bool backed, bool may_drain);
   void make_room();
   [[nodiscard]] bool fetch(PackedNumber number, std::byte* page);
+  [[nodiscard]] Bench* make_benches(Arena& arena, std::size_t n, std::size_t workspace_bytes);
+  [[nodiscard]] void* pack_state(Bench& bench) const;
+  [[nodiscard]] void* unpack_state(Bench& bench) const;
   [[nodiscard]] bool drain();
   [[nodiscard]] bool write_out(std::span<const CompressedStore::Aged> aged);
   [[nodiscard]] DeviceBlock place_of(PackedNumber number) const;
   [[nodiscard]] bool wanted(PackedNumber number) const;
 
-  static constexpr std::size_t kBenches = 8;  // threads that compress at once; others write without trying
+  static constexpr std::size_t kBenches = 8;  // threads that pack at once; others write without trying
+  static constexpr std::size_t kUnpackBenches =
+      5;  // threads that unpack at once, others wait; the last: drain
 
+  const PageCodec& codec_;
   CompressedStore& store_;
   bool (*wanted_)(void*, DeviceBlock);
   void* wanted_context_;
   std::array<Front, SwapGeometry::kMaxDevices> fronts_;
   std::atomic<std::uint32_t> misses_{0};  // pages in a row that did not shrink
   Bench* benches_ = nullptr;
+  Bench* unpack_benches_ = nullptr;
   std::byte* drain_pages_ = nullptr;  // kDrainPages, page-aligned; the drain lock
 };
 

@@ -31,6 +31,7 @@ struct SwapGeometry {
   unsigned slots = 1;                                     // D; the article always takes 4
   std::uint64_t stripe = 64;                              // S, a power of two; unused with one slot
   std::uint64_t reserved = 0;                             // first blocks of each device that are never used
+  std::uint64_t room = 0;  // numbers for so many blocks of each device at least, for one that comes later
 
   [[nodiscard]] constexpr bool valid() const {
     if (slots == 0 || slots > kMaxDevices || !std::has_single_bit(stripe) || stripe > (1u << 20))
@@ -38,11 +39,13 @@ struct SwapGeometry {
     for (std::uint64_t pages : device_pages) {
       if (pages > kMaxBlocks) return false;
     }
+    if (room > kMaxBlocks) return false;
     return linear_blocks() <= kMaxBlocks && linear_blocks() > 0;
   }
   /// Size of the linear space, holes included.
   [[nodiscard]] constexpr std::uint64_t linear_blocks() const {
-    const std::uint64_t most = *std::max_element(device_pages.begin(), device_pages.begin() + slots);
+    const std::uint64_t most =
+        std::max(room, *std::max_element(device_pages.begin(), device_pages.begin() + slots));
     return slots == 1 ? most : (most + stripe - 1) / stripe * stripe * slots;
   }
   [[nodiscard]] constexpr DeviceBlock locate(SwapBlock b) const {
@@ -55,6 +58,8 @@ struct SwapGeometry {
     return SwapBlock{
         static_cast<std::uint32_t>((d.block / stripe * slots + d.device) * stripe + d.block % stripe)};
   }
+  /// Room for blocks of one device.
+  [[nodiscard]] constexpr std::uint64_t device_room() const { return linear_blocks() / slots; }
   /// Is there a device block behind it that may be used?
   [[nodiscard]] constexpr bool usable(SwapBlock b) const {
     if (b.value() >= linear_blocks()) return false;

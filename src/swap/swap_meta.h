@@ -1,94 +1,117 @@
 // SwapMeta: for each object, which of its pages have a copy in swap, where, and with which fingerprint.
 //
-// A path-compressed trie of fan-out 16 per object over leaves of 16 pages (FreeBSD's pctrie of swblk): page
-// index -> SwapCopy. Lazily made: the root is PagerHandle::root, null while the object has no copy. Ordered,
-// so that find_least and ranges are cheap. Invariants: every leaf has at least one entry; every node has at
-// least two children, so a trie of L leaves has at most L-1 nodes, and memory for as many nodes as leaves is
-// set aside: making a node never fails once a leaf could be made; put may use only half of the leaves, the
-// other half is for moves (transfer, split), which must not fail and need at most two leaves for one. Not
-// thread-safe: the pager's lock guards it. Never calls malloc.
+// The seam between SwapPager and the forms that this bookkeeping has had (SwapMetaMode): a trie per object as
+// in FreeBSD today, the global hash of 4.x that the article tells of, and 3.x's array for a whole object.
+// SwapMetaStore says what a form must offer; this class holds the one that was chosen. A variant, as
+// SwapAllocator is one: the number of forms is closed, and the default stays a direct call. PagerHandle::root
+// is the form's own, null exactly while the object has no copy. Not thread-safe but for get() and visit():
+// the pager's lock guards it. Never calls malloc.
 #pragma once
 
-#include <array>
-#include <cstdint>
+#include <concepts>
+#include <variant>
 
 #include "base/arena.h"
 #include "base/function_ref.h"
-#include "base/units.h"
+#include "swap/swap_array3x.h"
+#include "swap/swap_copy.h"
+#include "swap/swap_hash.h"
+#include "swap/swap_trie.h"
+#include "vm/vm_modes.h"
+#include "vm/vm_pager.h"
 
 namespace enchilada {
 
-/// 128-bit hash of a page's bytes.
-struct Fingerprint {
-  std::uint64_t low = 0;
-  std::uint64_t high = 0;
-  constexpr bool operator==(const Fingerprint&) const = default;
+/// A form of swap metadata. Handles stay where they are while they have copies.
+template <class M>
+concept SwapMetaStore = requires(M meta, const M seen, PagerHandle& handle, const PagerHandle& looked_at,
+                                 PageIndex index, SwapCopy copy, MetaPurpose purpose,
+                                 FunctionRef<void(PageIndex, const SwapCopy&)> use,
+                                 FunctionRef<bool(PageIndex, const SwapCopy&)> look) {
+  { seen.get(looked_at, index) } -> std::same_as<SwapCopy>;
+  // Sets a page's copy; *old gets what was there. False, nothing changed: no memory left (only kPut).
+  { meta.set(handle, index, copy, purpose, &copy) } -> std::same_as<bool>;
+  // Removes the copies of [first, last] (inclusive) and calls use() for each, in order. use() may set copies
+  // of other objects.
+  { meta.remove_range(handle, index, index, use) } -> std::same_as<void>;
+  // Calls look() for each copy in [first, last], in order, until it answers false.
+  { seen.visit(looked_at, index, index, look) } -> std::same_as<void>;
+  // Units of metadata in use, and how many there are.
+  { seen.entries() } -> std::same_as<std::uint64_t>;
+  { seen.max_entries() } -> std::same_as<std::uint64_t>;
+  { seen.stats() } -> std::same_as<const SwapMetaStats&>;
+  // The invariants of one object's metadata, and that it has so many pages.
+  { seen.verify(looked_at, std::uint64_t{}) } -> std::same_as<bool>;
 };
-
-/// The swap copy of one page.
-struct SwapCopy {
-  SwapBlock block = kNoBlock;
-  Fingerprint print{};
-  [[nodiscard]] constexpr bool exists() const { return block != kNoBlock; }
-  [[nodiscard]] constexpr bool on_device() const { return block.value() < (std::uint32_t{1} << 31); }
-};
-
-/// Block number of a page that is all zeros: a copy without a block.
-inline constexpr SwapBlock kZeroBlock{~std::uint32_t{0} - 1};
+static_assert(SwapMetaStore<SwapTrie> && SwapMetaStore<SwapHash> && SwapMetaStore<SwapArray3x>);
 
 class SwapMeta {
  public:
   /// Takes `bytes` of address space from the arena; the memory is touched only as it is used.
-  SwapMeta(Arena& arena, std::size_t bytes);
+  SwapMeta(SwapMetaMode mode, Arena& arena, std::size_t bytes) {
+    switch (mode) {
+      case SwapMetaMode::kTrie:
+        store_.emplace<SwapTrie>(arena, bytes);
+        break;
+      case SwapMetaMode::kHash:
+        store_.emplace<SwapHash>(arena, bytes);
+        break;
+      case SwapMetaMode::kArray3x:
+        store_.emplace<SwapArray3x>(arena, bytes);
+        break;
+    }
+  }
 
-  [[nodiscard]] SwapCopy get(const void* root, PageIndex index) const;
-  /// Who asks for a new leaf.
-  enum class Purpose : std::uint8_t { kPut, kMove };
-  /// Sets a page's copy; `*old` gets what was there. False, nothing changed: no metadata left.
-  [[nodiscard]] bool set(void*& root, PageIndex index, const SwapCopy& copy, Purpose purpose, SwapCopy* old);
+  [[nodiscard]] SwapCopy get(const PagerHandle& handle, PageIndex index) const {
+    return look([&](const auto& m) { return m.get(handle, index); });
+  }
+  [[nodiscard]] bool set(PagerHandle& handle, PageIndex index, const SwapCopy& copy, MetaPurpose purpose,
+                         SwapCopy* old) {
+    return pass([&](auto& m) { return m.set(handle, index, copy, purpose, old); });
+  }
   /// Removes a page's copy and returns it.
-  SwapCopy remove(void*& root, PageIndex index);
-  /// Removes the copies of [first, last] (inclusive) and calls use(index, copy) for each, in order.
-  void remove_range(void*& root, PageIndex first, PageIndex last,
-                    FunctionRef<void(PageIndex, const SwapCopy&)> use);
-  /// Calls use(index, copy) for each copy in [first, last], in order, until it returns false.
-  void visit(const void* root, PageIndex first, PageIndex last,
-             FunctionRef<bool(PageIndex, const SwapCopy&)> use) const;
-
-  [[nodiscard]] std::uint64_t leaves() const { return leaf_count_; }
-  [[nodiscard]] std::uint64_t max_leaves() const { return max_leaves_; }
-  /// The shape invariants of one trie, and that it has `pages` entries.
-  [[nodiscard]] bool verify(const void* root, std::uint64_t pages) const;
+  SwapCopy remove(PagerHandle& handle, PageIndex index) {
+    SwapCopy removed;
+    remove_range(handle, index, index, [&](PageIndex, const SwapCopy& copy) { removed = copy; });
+    return removed;
+  }
+  void remove_range(PagerHandle& handle, PageIndex first, PageIndex last,
+                    FunctionRef<void(PageIndex, const SwapCopy&)> use) {
+    pass([&](auto& m) { m.remove_range(handle, first, last, use); });
+  }
+  void visit(const PagerHandle& handle, PageIndex first, PageIndex last,
+             FunctionRef<bool(PageIndex, const SwapCopy&)> use) const {
+    look([&](const auto& m) { m.visit(handle, first, last, use); });
+  }
+  [[nodiscard]] std::uint64_t entries() const {
+    return look([](const auto& m) { return m.entries(); });
+  }
+  [[nodiscard]] std::uint64_t max_entries() const {
+    return look([](const auto& m) { return m.max_entries(); });
+  }
+  [[nodiscard]] const SwapMetaStats& stats() const {
+    return look([](const auto& m) -> const SwapMetaStats& { return m.stats(); });
+  }
+  [[nodiscard]] bool verify(const PagerHandle& handle, std::uint64_t pages) const {
+    return look([&](const auto& m) { return m.verify(handle, pages); });
+  }
 
  private:
-  static constexpr unsigned kFanBits = 4;
-  static constexpr unsigned kFan = 1u << kFanBits;
-  static constexpr std::uint64_t kFanMask = kFan - 1;
+  struct None {};
+  template <class Use>
+  auto pass(Use use) -> decltype(use(std::declval<SwapTrie&>())) {
+    if (auto* trie = std::get_if<SwapTrie>(&store_)) return use(*trie);
+    if (auto* hash = std::get_if<SwapHash>(&store_)) return use(*hash);
+    return use(*std::get_if<SwapArray3x>(&store_));
+  }
+  template <class Use>
+  auto look(Use use) const -> decltype(use(std::declval<const SwapTrie&>())) {
+    if (auto* trie = std::get_if<SwapTrie>(&store_)) return use(*trie);
+    if (auto* hash = std::get_if<SwapHash>(&store_)) return use(*hash);
+    return use(*std::get_if<SwapArray3x>(&store_));
+  }
 
-  struct Leaf;
-  struct Node;
-  SwapMeta(std::byte* memory, std::size_t bytes, Arena& parent);
-  static bool is_leaf(const void* p) { return (reinterpret_cast<std::uintptr_t>(p) & 1) != 0; }
-  static Leaf* as_leaf(const void* p);
-  static Node* as_node(const void* p);
-  static void* tag(Leaf* leaf);
-  static std::uint64_t key_of(const void* p);
-  static bool covers(const Node& node, std::uint64_t key);
-
-  [[nodiscard]] static Leaf* find(const void* root, std::uint64_t key);
-  [[nodiscard]] static Leaf* least(const void* at, std::uint64_t from);
-  [[nodiscard]] static Leaf* leftmost(const void* at);
-  [[nodiscard]] Leaf* find_or_create(void*& root, std::uint64_t key, Purpose purpose);
-  [[nodiscard]] Leaf* create_leaf(std::uint64_t key, Purpose purpose);
-  void join(void** slot, Leaf* leaf);
-  void erase(void*& root, std::uint64_t key);
-  [[nodiscard]] bool verify_node(const void* at, std::uint64_t* pages) const;
-
-  Arena memory_;
-  Slab<Leaf> leaf_slab_;
-  Slab<Node> node_slab_;
-  std::uint64_t max_leaves_ = 0;
-  std::uint64_t leaf_count_ = 0;
+  std::variant<None, SwapTrie, SwapHash, SwapArray3x> store_;
 };
 
 }  // namespace enchilada

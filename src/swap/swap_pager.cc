@@ -60,15 +60,14 @@ SwapPager::SwapPager(const SwapPagerConfig& config)
       counters_(config.counters),
       on_damage_(config.on_damage),
       on_damage_context_(config.on_damage_context),
-      meta_(config.arena, metadata_size(config)) {
+      meta_(config.meta_mode, config.arena, metadata_size(config)) {
   CHECK(config.devices.size() >= geometry_.slots, config.devices.size());
-  std::copy_n(config.devices.begin(), geometry_.slots, devices_.begin());
-  for (const SwapDevice* device : devices_) caches_ = caches_ || (device != nullptr && device->caches());
+  for (unsigned i = 0; i < geometry_.slots; ++i) {
+    devices_[i].store(config.devices[i]);
+    if (config.devices[i] != nullptr && config.devices[i]->caches()) caches_.store(true);
+  }
   static_assert(XXH_SECRET_DEFAULT_SIZE == 192);
   XXH3_generateSecret_fromSeed(secret_.data(), config.seed);
-  // FreeBSD's nswap_lowat and nswap_hiwat, scaled down for tiny spaces.
-  low_water_ = std::min<std::uint64_t>(128, space_.capacity().value() / 8);
-  high_water_ = std::min<std::uint64_t>(512, space_.capacity().value() / 4);
   take_buffers(config.arena, std::min(config.bounce_buffers, 32u));
 }
 
@@ -134,16 +133,7 @@ void SwapPager::add_pages(PagerHandle& handle, std::int64_t change) {
 }
 
 bool SwapPager::nearly_full() const {
-  const std::uint64_t free = space_.available().value();
-  bool full = nearly_full_.load(std::memory_order_relaxed);
-  if (!full && free < low_water_)
-    full = true;
-  else if (full && free > high_water_)
-    full = false;
-  else
-    return full;
-  nearly_full_.store(full, std::memory_order_relaxed);
-  return full;
+  return marks_.note_free(space_.available(), space_.capacity()) != SwapLevel::kPlenty;
 }
 
 // ---- Page-out ----
@@ -174,7 +164,7 @@ class SwapPager::PutCluster {
   void load_old_copies() {
     const ReadLock guard(pager_.meta_lock_);
     for (std::size_t i = 0; i < requests_.size(); ++i)
-      bounce_.old[i] = pager_.meta_.get(requests_[i].handle->root, requests_[i].index);
+      bounce_.old[i] = pager_.meta_.get(*requests_[i].handle, requests_[i].index);
   }
 
   void snapshot() {
@@ -217,6 +207,7 @@ class SwapPager::PutCluster {
       if (run.empty()) {
         fail(at, dirty_, PagerReturn::kFail);
         count(pager_.stats_.no_space, dirty_ - at);
+        pager_.marks_.note_refusal();
         return;
       }
       write_run(at, run);
@@ -283,8 +274,11 @@ class SwapPager::PutCluster {
   void install_page(std::size_t page, Releaser& releaser) REQUIRES(pager_.meta_lock_) {
     const SwapCopy& now = bounce_.now[page];
     if (requests_[page].verdict == PagerReturn::kClean) {
-      // Nobody may have taken the copy away meanwhile; if somebody did, the page is dirty after all.
-      if (pager_.meta_.get(requests_[page].handle->root, requests_[page].index).block != now.block)
+      // Nobody may have taken the copy away meanwhile; if somebody did, the page is dirty after all. To have
+      // moved it to another device is no harm.
+      const SwapCopy there = pager_.meta_.get(*requests_[page].handle, requests_[page].index);
+      const bool zero = now.block == kZeroBlock;
+      if (!there.exists() || (there.block == kZeroBlock) != zero || there.print != now.print)
         requests_[page].verdict = PagerReturn::kFail;
       else
         count(pager_.counters_.swap_clean);
@@ -295,8 +289,7 @@ class SwapPager::PutCluster {
       return;
     }
     SwapCopy old;
-    if (!pager_.meta_.set(requests_[page].handle->root, requests_[page].index, now, SwapMeta::Purpose::kPut,
-                          &old)) {
+    if (!pager_.meta_.set(*requests_[page].handle, requests_[page].index, now, MetaPurpose::kPut, &old)) {
       releaser.add(now.block);
       requests_[page].verdict = PagerReturn::kFail;
       count(pager_.stats_.no_metadata);
@@ -308,7 +301,7 @@ class SwapPager::PutCluster {
   }
 
   bool remove(std::size_t page, Releaser& releaser) REQUIRES(pager_.meta_lock_) {
-    const SwapCopy old = pager_.meta_.remove(requests_[page].handle->root, requests_[page].index);
+    const SwapCopy old = pager_.meta_.remove(*requests_[page].handle, requests_[page].index);
     if (!old.exists()) return false;
     pager_.add_pages(*requests_[page].handle, -1);
     releaser.add(old.block);
@@ -345,7 +338,7 @@ void SwapPager::count_failed_write(IoResult result, PageCount pages) {
 
 /// The device that would like to have the page in memory, and the page's block there; null: none.
 SwapDevice* SwapPager::cache_of(const PutRequest& page, std::uint64_t* block) const {
-  const SwapCopy copy = meta_.get(page.handle->root, page.index);
+  const SwapCopy copy = meta_.get(*page.handle, page.index);
   if (!copy.on_device()) return nullptr;
   SwapDevice* const device = device_of(copy.block, block);
   return device->caches() && !device->touch(*block) ? device : nullptr;
@@ -353,11 +346,11 @@ SwapDevice* SwapPager::cache_of(const PutRequest& page, std::uint64_t* block) co
 
 /// The metadata's lock is held while a page is offered, so that its block stays its own.
 void SwapPager::evicting(std::span<PutRequest> requests) {
-  if (!caches_ || !ready()) return;
+  if (!caches_.load(std::memory_order_relaxed) || !ready()) return;
+  const BounceLease lease(*this);
   for (SwapDevice* device : devices_) {
     if (device != nullptr) device->make_room();
   }
-  const BounceLease lease(*this);
   std::byte* const page = (*lease).data;
   std::uint64_t block = 0;
   for (const PutRequest& request : requests) {
@@ -404,7 +397,7 @@ class SwapPager::GetCluster {
   bool look_up() {
     const ReadLock guard(pager_.meta_lock_);
     for (std::size_t i = 0; i < frames_.size(); ++i) {
-      bounce_.now[i] = pager_.meta_.get(handle_.root, first_ + PageCount{i});
+      bounce_.now[i] = pager_.meta_.get(handle_, first_ + PageCount{i});
       if (!bounce_.now[i].exists()) return false;
       take_from_behind(i);
     }
@@ -566,7 +559,7 @@ PagerReturn SwapPager::get(PagerHandle& handle, PageIndex first, std::span<const
 PagerRun SwapPager::has_page(const PagerHandle& handle, PageIndex index, PageCount max_before,
                              PageCount max_after) {
   const ReadLock guard(meta_lock_);
-  const SwapCopy copy = meta_.get(handle.root, index);
+  const SwapCopy copy = meta_.get(handle, index);
   if (!copy.exists()) return {};
   return {true, run_before(handle, index, copy.block, max_before),
           run_after(handle, index, copy.block, max_after)};
@@ -575,7 +568,7 @@ PagerRun SwapPager::has_page(const PagerHandle& handle, PageIndex index, PageCou
 PageCount SwapPager::run_before(const PagerHandle& handle, PageIndex index, SwapBlock block, PageCount max) {
   PageCount n;
   while (n < max && n.value() < index.value()) {
-    const SwapCopy copy = meta_.get(handle.root, index - (n + PageCount{1}));
+    const SwapCopy copy = meta_.get(handle, index - (n + PageCount{1}));
     if (!copy.exists() || !follows(copy.block, block)) break;
     block = copy.block;
     ++n;
@@ -586,7 +579,7 @@ PageCount SwapPager::run_before(const PagerHandle& handle, PageIndex index, Swap
 PageCount SwapPager::run_after(const PagerHandle& handle, PageIndex index, SwapBlock block, PageCount max) {
   PageCount n;
   while (n < max) {
-    const SwapCopy copy = meta_.get(handle.root, index + (n + PageCount{1}));
+    const SwapCopy copy = meta_.get(handle, index + (n + PageCount{1}));
     if (!copy.exists() || !follows(block, copy.block)) break;
     block = copy.block;
     ++n;
@@ -597,7 +590,7 @@ PageCount SwapPager::run_after(const PagerHandle& handle, PageIndex index, SwapB
 void SwapPager::forget_range(PagerHandle& handle, PageIndex first, PageIndex last) {
   Releaser releaser(*this);
   std::int64_t gone = 0;
-  meta_.remove_range(handle.root, first, last, [&](PageIndex, const SwapCopy& copy) {
+  meta_.remove_range(handle, first, last, [&](PageIndex, const SwapCopy& copy) {
     releaser.add(copy.block);
     ++gone;
   });
@@ -620,16 +613,16 @@ void SwapPager::move_range(PagerHandle& source, PageIndex first, PageIndex last,
                            Releaser& releaser) {
   std::int64_t gone = 0;
   std::int64_t arrived = 0;
-  meta_.remove_range(source.root, first, last, [&](PageIndex index, const SwapCopy& copy) {
+  meta_.remove_range(source, first, last, [&](PageIndex index, const SwapCopy& copy) {
     ++gone;
     const PageIndex to{index.value() - first.value()};
-    if (meta_.get(dest.root, to).exists()) {
+    if (meta_.get(dest, to).exists()) {
       releaser.add(copy.block);
       return;
     }
     SwapCopy none;
-    const bool moved = meta_.set(dest.root, to, copy, SwapMeta::Purpose::kMove, &none);
-    CHECK(moved, meta_.leaves(), meta_.max_leaves());  // half of the metadata is kept for this
+    const bool moved = meta_.set(dest, to, copy, MetaPurpose::kMove, &none);
+    CHECK(moved, meta_.entries(), meta_.max_entries());  // some metadata are kept for this
     ++arrived;
   });
   add_pages(source, -gone);
@@ -650,10 +643,15 @@ void SwapPager::split(PagerHandle& source, PageIndex first, PageCount count, Pag
   move_range(source, first, last_of(first, count), dest, releaser);
 }
 
+std::uint64_t SwapPager::meta_entries() const {
+  const ReadLock guard(meta_lock_);
+  return meta_.entries();
+}
+
 bool SwapPager::find_least(const PagerHandle& handle, PageIndex from, PageIndex* found) {
   const ReadLock guard(meta_lock_);
   bool any = false;
-  meta_.visit(handle.root, from, kLastIndex, [&](PageIndex index, const SwapCopy&) {
+  meta_.visit(handle, from, kLastIndex, [&](PageIndex index, const SwapCopy&) {
     *found = index;
     any = true;
     return false;
@@ -663,17 +661,17 @@ bool SwapPager::find_least(const PagerHandle& handle, PageIndex from, PageIndex*
 
 void SwapPager::visit(const PagerHandle& handle, FunctionRef<bool(PageIndex, const SwapCopy&)> use) {
   const ReadLock guard(meta_lock_);
-  meta_.visit(handle.root, PageIndex{0}, kLastIndex, use);
+  meta_.visit(handle, PageIndex{0}, kLastIndex, use);
 }
 
 bool SwapPager::verify(const PagerHandle& handle) {
   const ReadLock guard(meta_lock_);
   bool held = true;
-  meta_.visit(handle.root, PageIndex{0}, kLastIndex, [&](PageIndex, const SwapCopy& copy) {
+  meta_.visit(handle, PageIndex{0}, kLastIndex, [&](PageIndex, const SwapCopy& copy) {
     held = held && (!copy.on_device() || space_.holds(holder_, copy.block));
     return held;
   });
-  return held && meta_.verify(handle.root, handle.pages);
+  return held && meta_.verify(handle, handle.pages);
 }
 
 // ---- Process fork ----

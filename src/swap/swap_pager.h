@@ -20,6 +20,7 @@
 #include "base/arena.h"
 #include "base/mutex.h"
 #include "swap/swap_device.h"
+#include "swap/swap_marks.h"
 #include "swap/swap_meta.h"
 #include "swap/swap_space.h"
 #include "vm/phys.h"
@@ -47,6 +48,7 @@ struct SwapPagerConfig {
   unsigned bounce_buffers = 6;  // at most 32; all but two may be written behind
   std::size_t metadata_bytes =
       0;  // address space for metadata; 0 = by the space's size, at most a quarter of the arena
+  SwapMetaMode meta_mode = SwapMetaMode::kTrie;
   void (*on_damage)(void* context,
                     const SwapDamage&) = nullptr;  // told in the faulting thread, maybe in a handler
   void* on_damage_context = nullptr;
@@ -62,6 +64,13 @@ struct SwapPagerStats {
   Counter bounce_waits;     // times that all bounce buffers were busy
   Counter write_errors;     // writes that failed
   Counter read_errors;
+  Counter evacuated;  // pages that moved to another device, because theirs was to go
+};
+
+enum class [[nodiscard]] EvacuateResult : std::uint8_t{
+    kDone,    // no copy of this object is there any more
+    kNoRoom,  // other devices are full
+    kError,   // a page cannot be read, or not be written elsewhere; its copy stays
 };
 
 class SwapPager final : public Pager {
@@ -76,7 +85,7 @@ class SwapPager final : public Pager {
   SwapPager& operator=(const SwapPager&) = delete;
 
   /// False when the arena was too small for the bounce buffers or any metadata; then every put answers kFail.
-  [[nodiscard]] bool ready() const { return buffer_count_ > 0 && meta_.max_leaves() >= 2; }
+  [[nodiscard]] bool ready() const { return buffer_count_ > 0 && meta_.max_entries() >= 2; }
 
   [[nodiscard]] PagerRun has_page(const PagerHandle& handle, PageIndex index, PageCount max_before,
                                   PageCount max_after) override;
@@ -107,10 +116,27 @@ class SwapPager final : public Pager {
   void resume_after_fork();
   void on_process_fork_child(unsigned new_holder);
 
+  /// Devices that come and go; the walk over all objects is swapoff's (swapoff.h). A device in an empty slot
+  /// of the space: false when the slot is not empty, or has no numbers for so many blocks.
+  [[nodiscard]] bool add_device(unsigned slot, SwapDevice& device);
+  /// Moves the object's copies on a device that is closing (SwapSpace::begin_close) to others. The object
+  /// cannot go away meanwhile (paging in progress); everything else may go on.
+  EvacuateResult evacuate(PagerHandle& handle, unsigned device);
+  /// The object's first page from `from` on with a copy on this device; false: none.
+  [[nodiscard]] bool find_on_device(const PagerHandle& handle, unsigned device, PageIndex from,
+                                    PageIndex* found);
+  /// The end of a closing device of which no block is in use; false: some is. Afterwards nobody uses it.
+  [[nodiscard]] bool remove_device(unsigned slot);
+  [[nodiscard]] SwapSpace& space() const { return space_; }
+  [[nodiscard]] const SwapMarks& marks() const { return marks_; }
+
   [[nodiscard]] const SwapPagerStats& stats() const { return stats_; }
+  /// Of the metadata; entries() says how much of what was set aside for them is in use.
+  [[nodiscard]] const SwapMetaStats& meta_stats() const { return meta_.stats(); }
+  [[nodiscard]] std::uint64_t meta_entries() const;
+  [[nodiscard]] std::uint64_t max_meta_entries() const { return meta_.max_entries(); }
   [[nodiscard]] unsigned holder() const { return holder_; }
-  /// Calls use(index, copy) for each copy of an object: for validation, and for swapoff one day. Under the
-  /// lock.
+  /// Calls use(index, copy) for each copy of an object: for validation. Under the lock.
   void visit(const PagerHandle& handle, FunctionRef<bool(PageIndex, const SwapCopy&)> use);
   /// Shape of one object's metadata, and that the space agrees that this process holds its blocks.
   [[nodiscard]] bool verify(const PagerHandle& handle);
@@ -120,6 +146,7 @@ class SwapPager final : public Pager {
   class BounceLease;  // holds a Bounce for a scope
   class PutCluster;   // one put of up to kClusterPages
   class GetCluster;
+  class MoveCluster;
   class Releaser;  // gathers blocks into runs and releases them
 
   [[nodiscard]] Bounce* behind_with(SwapBlock block, std::size_t* slot) const REQUIRES_SHARED(meta_lock_);
@@ -138,6 +165,7 @@ class SwapPager final : public Pager {
   [[nodiscard]] bool take_buffer(unsigned i);
   void count_failed_write(IoResult result, PageCount pages);
   [[nodiscard]] Fingerprint fingerprint(const std::byte* page) const;
+  void await_operations();
   [[nodiscard]] Bounce& acquire_bounce();
   void release_bounce(Bounce& bounce);
   void take_buffers(Arena& arena, unsigned wanted);
@@ -159,9 +187,9 @@ class SwapPager final : public Pager {
 
   SwapSpace& space_;
   unsigned holder_;
-  std::array<SwapDevice*, SwapGeometry::kMaxDevices> devices_{};
+  std::array<std::atomic<SwapDevice*>, SwapGeometry::kMaxDevices> devices_{};
   SwapGeometry geometry_;
-  bool caches_ = false;  // some device does
+  std::atomic<bool> caches_{false};  // some device does
   PhysicalMemory& phys_;
   VmCounters& counters_;
   void (*on_damage_)(void*, const SwapDamage&);
@@ -179,9 +207,7 @@ class SwapPager final : public Pager {
   std::atomic<std::uint32_t> behind_claims_{0};  // operations and buffers that count towards the limit
   std::atomic<std::uint32_t> behind_{0};  // bit i: buffer i is written behind; changes under meta_lock_
   bool quiesced_ = false;
-  mutable std::atomic<bool> nearly_full_{false};
-  std::uint64_t low_water_;
-  std::uint64_t high_water_;
+  mutable SwapMarks marks_;
 };
 
 }  // namespace enchilada

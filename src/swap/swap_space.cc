@@ -2,6 +2,7 @@
 #include "swap/swap_space.h"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <bit>
 #include <cstring>
@@ -61,15 +62,20 @@ struct SwapSpace::Header {
   std::uint64_t blocks;  // linear, holes included
   std::uint64_t chunks;
   std::uint64_t chunk_words;  // words of a set of chunks
-  std::uint64_t capacity;
+  // Of each slot's device: its blocks, 0 = absent. Written with the lock held, `closing` too (a bit each).
+  std::array<std::atomic<std::uint64_t>, SwapGeometry::kMaxDevices> pages;
+  std::atomic<std::uint32_t> closing;
+  std::atomic<std::uint64_t> capacity;
   std::uint64_t reached;  // blocks from here on were never given out; only a hint
   std::uint64_t allocator_at, allocator_bytes;
   SwapAllocatorMode mode;
   std::uint64_t touched_at, summary_at, counts_at, bitmaps_at, bitmap_bytes;
   std::uint64_t bytes;
   alignas(64) RobustMutex lock;
-  std::uint64_t held;  // blocks with a count
+  std::uint64_t held;          // blocks with a count
+  std::uint64_t held_closing;  // of these, on a closing device
   std::atomic<std::uint64_t> used;
+  std::atomic<std::uint64_t> free;  // blocks that the allocator has
   std::atomic<std::uint64_t> peak;
   std::atomic<std::uint64_t> rebuilds;
   std::atomic<std::uint64_t> lost;
@@ -96,6 +102,7 @@ struct SwapSpace::Header {
 /// What verify() has counted.
 struct SwapSpace::Tally {
   std::uint64_t held = 0;
+  std::uint64_t held_closing = 0;
   std::uint64_t free = 0;  // usable, without a count
   std::uint64_t lost = 0;  // of these, unknown to the allocator
 };
@@ -134,12 +141,13 @@ bool SwapSpace::create(std::span<std::byte> storage, const SwapGeometry& geometr
   SwapSpace space(h, kSupervisor, {});
   space.allocator_ = SwapAllocator::create(mode, {space.at(h->allocator_at), h->allocator_bytes},
                                            PageCount{h->blocks}, PageCount{geometry.boundary()});
+  for (unsigned i = 0; i < geometry.slots; ++i) h->pages[i].store(geometry.device_pages[i]);
   space.fill_holes();
-  h->capacity = geometry.usable_blocks();
+  space.count_capacity();
   space.publish_usage();
   order_stores();
   h->magic = kMagic;
-  return h->capacity > 0;
+  return geometry.usable_blocks() > 0;
 }
 
 std::optional<SwapSpace> SwapSpace::attach(std::span<std::byte> storage, unsigned self, Liveness alive) {
@@ -217,7 +225,24 @@ void SwapSpace::add_counts(BlockRun run) {
     const std::uint64_t chunk = b / kChunkBlocks;
     touched()[chunk / 64] |= std::uint64_t{1} << (chunk % 64);
     order_stores();
-    if (counts()[b]++ == 0) ++header_->held;
+    if (counts()[b]++ != 0) continue;
+    ++header_->held;
+    if (is_closing(b)) ++header_->held_closing;
+  }
+}
+
+/// Blocks that nobody references any more: the allocator's again, but for those of a closing device.
+void SwapSpace::give_back(BlockRun run) {
+  if (header_->closing.load(std::memory_order_relaxed) == 0) {
+    CHECK(allocator_.free(run), run.first.value());
+    return;
+  }
+  for (std::uint64_t b = run.first.value(); b < run.first.value() + run.count.value(); ++b) {
+    if (is_closing(b)) {
+      --header_->held_closing;
+    } else {
+      CHECK(allocator_.free(run_at(b, 1)), b);
+    }
   }
 }
 
@@ -225,19 +250,16 @@ void SwapSpace::add_counts(BlockRun run) {
 void SwapSpace::drop_counts(BlockRun run) {
   std::uint64_t free_from = run.first.value();
   const std::uint64_t end = free_from + run.count.value();
-  const auto give_back = [&](std::uint64_t stop) {
-    CHECK(allocator_.free(run_at(free_from, stop - free_from)), free_from);
-  };
   for (std::uint64_t b = run.first.value(); b < end; ++b) {
     CHECK(counts()[b] > 0, b);
     if (--counts()[b] == 0) {
       --header_->held;
       continue;
     }
-    give_back(b);
+    give_back(run_at(free_from, b - free_from));
     free_from = b + 1;
   }
-  give_back(end);
+  give_back(run_at(free_from, end - free_from));
 }
 
 BlockRun SwapSpace::take(PageCount max) {
@@ -256,7 +278,7 @@ BlockRun SwapSpace::allocate(unsigned holder, PageCount max) {
   CHECK(holder < kMaxHolders, holder);
   const Section section(*this);
   BlockRun run = take(max);
-  if (run.empty() && header_->held < header_->capacity) {
+  if (run.empty() && header_->held - header_->held_closing < capacity().value()) {
     // Not full: the allocator has lost track of what is free.
     make_allocator_anew();
     header_->recounts.fetch_add(1, std::memory_order_relaxed);
@@ -314,23 +336,124 @@ void SwapSpace::drop_holder(unsigned holder) {
   std::memset(summary(holder), 0, header_->chunk_words * sizeof(std::uint64_t));
 }
 
-/// Takes from a fresh allocator all blocks that have no device behind them.
+/// Calls use(run) for the blocks [from, to) of a device, stripe by stripe.
+template <class Use>
+void SwapSpace::for_each_stripe(unsigned device, std::uint64_t from, std::uint64_t to, Use use) const {
+  const SwapGeometry& g = header_->geometry;
+  const std::uint64_t step = g.slots == 1 ? header_->blocks : g.stripe;
+  while (from < to) {
+    const std::uint64_t stop = std::min(to, (from / step + 1) * step);
+    use(BlockRun{g.linear({device, from}), PageCount{stop - from}});
+    from = stop;
+  }
+}
+
+/// Blocks of the device from the first on that may be given out; 0 when it is absent or closing.
+std::uint64_t SwapSpace::open_pages(unsigned device) const {
+  const bool closing = (header_->closing.load(std::memory_order_relaxed) >> device & 1) != 0;
+  return closing ? 0 : header_->pages[device].load(std::memory_order_relaxed);
+}
+
+/// Takes from a fresh allocator all blocks that have no device behind them, or one that is closing.
 void SwapSpace::fill_holes() {
   const SwapGeometry& g = header_->geometry;
   const std::uint64_t end = header_->blocks / g.slots;  // of each device's share
-  const std::uint64_t step = g.slots == 1 ? header_->blocks : g.stripe;
-  const auto fill = [&](unsigned device, std::uint64_t from, std::uint64_t to) {
-    while (from < to) {
-      const std::uint64_t stop = std::min(to, (from / step + 1) * step);
-      allocator_.fill({g.linear({device, from}), PageCount{stop - from}});
-      from = stop;
-    }
-  };
   for (unsigned device = 0; device < g.slots; ++device) {
     const std::uint64_t first = std::min(g.reserved, end);
-    fill(device, 0, first);
-    fill(device, std::max(first, g.device_pages[device]), end);
+    const auto fill = [&](BlockRun run) { allocator_.fill(run); };
+    for_each_stripe(device, 0, first, fill);
+    for_each_stripe(device, std::max(first, open_pages(device)), end, fill);
   }
+}
+
+void SwapSpace::count_capacity() {
+  const SwapGeometry& g = header_->geometry;
+  std::uint64_t sum = 0;
+  for (unsigned i = 0; i < g.slots; ++i) sum += open_pages(i) - std::min(open_pages(i), g.reserved);
+  header_->capacity.store(sum, std::memory_order_relaxed);
+}
+
+bool SwapSpace::is_closing(std::uint64_t block) const {
+  const std::uint32_t closing = header_->closing.load(std::memory_order_relaxed);
+  if (closing == 0) return false;
+  return (closing >> header_->geometry.locate(SwapBlock{static_cast<std::uint32_t>(block)}).device & 1) != 0;
+}
+
+bool SwapSpace::usable(SwapBlock block) const {
+  const DeviceBlock place = header_->geometry.locate(block);
+  return place.block >= header_->geometry.reserved && place.block < open_pages(place.device);
+}
+
+// ---- Devices that come and go. Each change of state is one store; what follows from it is derived, and is
+// derived anew by rebuild() when a process dies in between.
+
+bool SwapSpace::open_device(unsigned device, PageCount pages) {
+  const SwapGeometry& g = header_->geometry;
+  if (device >= g.slots || pages.value() == 0 || pages.value() > g.device_room()) return false;
+  const Section section(*this);
+  if (header_->pages[device].load() != 0) return false;
+  header_->pages[device].store(pages.value());
+  count_capacity();
+  make_allocator_anew();
+  return true;
+}
+
+bool SwapSpace::begin_close(unsigned device) {
+  if (device >= header_->geometry.slots) return false;
+  const Section section(*this);
+  const std::uint64_t pages = open_pages(device);
+  if (pages == 0) return false;
+  header_->closing.fetch_or(1u << device);
+  count_capacity();
+  for_each_stripe(device, 0, pages, [&](BlockRun run) {
+    allocator_.fill(run);
+    for (std::uint64_t i = 0; i < run.count.value(); ++i) {
+      if (counts()[run.first.value() + i] != 0) ++header_->held_closing;
+    }
+  });
+  return true;
+}
+
+void SwapSpace::cancel_close(unsigned device) {
+  const Section section(*this);
+  header_->closing.fetch_and(~(1u << device));
+  count_capacity();
+  for_each_stripe(device, 0, open_pages(device), [&](BlockRun run) {
+    for (std::uint64_t i = 0; i < run.count.value(); ++i) {
+      if (counts()[run.first.value() + i] != 0) --header_->held_closing;
+    }
+  });
+  make_allocator_anew();
+}
+
+bool SwapSpace::finish_close(unsigned device) {
+  const Section section(*this);
+  bool used = false;
+  for_each_stripe(device, 0, header_->pages[device].load(), [&](BlockRun run) {
+    for (std::uint64_t i = 0; i < run.count.value(); ++i) used |= counts()[run.first.value() + i] != 0;
+  });
+  if (used) return false;
+  header_->pages[device].store(0);
+  header_->closing.fetch_and(~(1u << device));
+  return true;
+}
+
+PageCount SwapSpace::used_on(unsigned device) const {
+  const Section section(*this);
+  PageCount n;
+  for_each_stripe(device, 0, header_->pages[device].load(), [&](BlockRun run) {
+    for (std::uint64_t i = 0; i < run.count.value(); ++i) {
+      if (counts()[run.first.value() + i] != 0) ++n;
+    }
+  });
+  return n;
+}
+
+bool SwapSpace::closing(unsigned device) const {
+  return (header_->closing.load(std::memory_order_relaxed) >> device & 1) != 0;
+}
+PageCount SwapSpace::device_pages(unsigned device) const {
+  return PageCount{header_->pages[device].load(std::memory_order_relaxed)};
 }
 
 /// The process that had the lock died inside: counts and allocator are made anew from the bitmaps. Changes no
@@ -340,6 +463,8 @@ void SwapSpace::rebuild() {
     std::memset(counts() + chunk * kChunkBlocks, 0, kChunkBlocks * sizeof(std::uint16_t));
   });
   header_->held = 0;
+  header_->held_closing = 0;
+  count_capacity();
   for (unsigned holder = 0; holder < kMaxHolders; ++holder) {
     for_each_word(holder, [&](std::uint64_t word) {
       for_each_run(bitmap(holder)[word], word * 64, [&](BlockRun run) { add_counts(run); });
@@ -368,8 +493,10 @@ void SwapSpace::fill_referenced(std::uint64_t chunk) {
 
 void SwapSpace::publish_usage() {
   const std::uint64_t used = header_->held;
-  const std::uint64_t known = used + allocator_.available().value();
-  header_->lost.store(header_->capacity - known, std::memory_order_relaxed);
+  const std::uint64_t free = allocator_.available().value();
+  const std::uint64_t known = used - header_->held_closing + free;
+  header_->lost.store(header_->capacity.load(std::memory_order_relaxed) - known, std::memory_order_relaxed);
+  header_->free.store(free, std::memory_order_relaxed);
   header_->nodeless.store(allocator_.nodeless(), std::memory_order_relaxed);
   header_->used.store(used, std::memory_order_relaxed);
   if (used > header_->peak.load(std::memory_order_relaxed))
@@ -380,7 +507,10 @@ PageCount SwapSpace::used() const {
   return PageCount{header_->used.load(std::memory_order_relaxed)};
 }
 PageCount SwapSpace::capacity() const {
-  return PageCount{header_->capacity};
+  return PageCount{header_->capacity.load(std::memory_order_relaxed)};
+}
+PageCount SwapSpace::available() const {
+  return PageCount{header_->free.load(std::memory_order_relaxed)};
 }
 PageCount SwapSpace::peak() const {
   return PageCount{header_->peak.load(std::memory_order_relaxed)};
@@ -423,7 +553,9 @@ bool SwapSpace::verify() const {
   for (std::uint64_t chunk = 0; chunk < header_->chunks; ++chunk) {
     if (!verify_chunk(chunk, &tally)) return false;
   }
-  return tally.held == header_->held && tally.held + tally.free == header_->capacity &&
+  if (tally.held_closing != header_->held_closing) return false;
+  return tally.held == header_->held &&
+         tally.held - tally.held_closing + tally.free == header_->capacity.load() &&
          tally.free - tally.lost == allocator_.available().value();
 }
 
@@ -443,9 +575,10 @@ bool SwapSpace::verify_chunk(std::uint64_t chunk, Tally* tally) const {
       const SwapBlock block{static_cast<std::uint32_t>(b)};
       const std::uint16_t have = any ? counts()[b] : std::uint16_t{0};
       if (have != expected[b - first]) return false;
-      const bool free = header_->geometry.usable(block) && have == 0;
+      const bool free = usable(block) && have == 0;
       if (allocator_.is_free(block) && !free) return false;
       tally->held += have != 0 ? 1 : 0;
+      tally->held_closing += have != 0 && is_closing(b) ? 1 : 0;
       tally->free += free ? 1 : 0;
       tally->lost += free && !allocator_.is_free(block) ? 1 : 0;
     }

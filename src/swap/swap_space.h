@@ -5,9 +5,12 @@
 // allocator (swap_allocator.h; which one is decided when the space is made) are derived from the bitmaps and
 // rebuilt from them when a process died inside the lock. An allocator that loses blocks is made anew from the
 // counts when it has nothing else left. Invariants: count[b] = number of holders whose bitmap has b; b is
-// free in the allocator iff it is usable, has count 0, and is none of those that the allocator lost; each
+// free in the allocator iff it is usable (its device is there and not closing), has
+// count 0, and is none of those that the allocator lost; each
 // operation changes only bitmaps of its own holder, of a child that does not run yet, or of a dead one, so a
 // kill -9 at any instruction plus drop_holder() leaks nothing and frees nothing that is referenced.
+// Devices come and go (swapon, swapoff): one that is closing has no free blocks, and what is given up there
+// stays out of the allocator; its users must bring themselves into safety (swapoff.h).
 // Memory of bitmaps and counts is touched lazily (a summary bit per 32768 blocks says where anything may be).
 // Lock: one RobustMutex, a leaf. No allocation, async-signal-safe.
 #pragma once
@@ -63,14 +66,29 @@ class SwapSpace {
   /// again.
   void drop_holder(unsigned holder);
 
-  [[nodiscard]] PageCount used() const;      // blocks that somebody references; a glance, no lock
-  [[nodiscard]] PageCount capacity() const;  // usable blocks, holes not counted
-  [[nodiscard]] PageCount available() const { return capacity() - used() - lost(); }
-  [[nodiscard]] PageCount lost() const;  // blocks that the allocator has no track of at present
+  /// A device of `pages` blocks comes. False: the slot is not empty, or has no numbers for so many.
+  [[nodiscard]] bool open_device(unsigned device, PageCount pages);
+  /// From now on no block of this device is given to anybody. False: it is not there, or closing already.
+  [[nodiscard]] bool begin_close(unsigned device);
+  /// It stays after all.
+  void cancel_close(unsigned device);
+  /// It is gone, if nobody references any of its blocks; false: somebody does.
+  [[nodiscard]] bool finish_close(unsigned device);
+  /// Blocks of this device that somebody references. Slow.
+  [[nodiscard]] PageCount used_on(unsigned device) const;
+  [[nodiscard]] bool closing(unsigned device) const;
+  /// Its blocks; 0: there is none.
+  [[nodiscard]] PageCount device_pages(unsigned device) const;
+
+  [[nodiscard]] PageCount used() const;       // blocks that somebody references; a glance, no lock
+  [[nodiscard]] PageCount capacity() const;   // usable blocks, holes and closing devices not counted
+  [[nodiscard]] PageCount available() const;  // blocks that the allocator has; a glance
+  [[nodiscard]] PageCount lost() const;       // blocks that the allocator has no track of at present
   [[nodiscard]] PageCount peak() const;
   [[nodiscard]] std::uint64_t rebuilds() const;  // times that the lock was inherited from a dead process
   [[nodiscard]] std::uint64_t recounts() const;  // times that the allocator was made anew to find lost blocks
   [[nodiscard]] std::uint64_t nodeless() const;  // times that blocks were lost for want of a list's node
+  /// As it was when the space was made: where a block lies, not which devices are there.
   [[nodiscard]] SwapGeometry geometry() const;
   [[nodiscard]] SwapAllocatorMode allocator_mode() const;
 
@@ -102,6 +120,13 @@ class SwapSpace {
   void add_counts(BlockRun run);
   void drop_counts(BlockRun run);
   void fill_holes();
+  [[nodiscard]] bool is_closing(std::uint64_t block) const;
+  [[nodiscard]] bool usable(SwapBlock block) const;
+  [[nodiscard]] std::uint64_t open_pages(unsigned device) const;
+  void count_capacity();
+  void give_back(BlockRun run);
+  template <class Use>
+  void for_each_stripe(unsigned device, std::uint64_t from, std::uint64_t to, Use use) const;
   void rebuild();
   void make_allocator_anew();
   void fill_referenced(std::uint64_t chunk);

@@ -36,6 +36,16 @@ enum class SwapAllocatorMode : std::uint8_t {
   kList3x,     // what that replaced: FreeBSD 3.x's linear list of holes
 };
 
+/// How it is known which page is in which block (docs/mechanisms/swap-metadata.md).
+enum class SwapMetaMode : std::uint8_t {
+  kTrie,     // today's: a trie for each object
+  kHash,     // the article's: one hash table for all
+  kArray3x,  // what that replaced: FreeBSD 3.x's array for a whole object
+};
+
+/// How pages are packed in the compressed store, where there is one (docs/mechanisms/compressed-memory.md).
+enum class CompressionMode : std::uint8_t { kLz4, kZstd };
+
 /// How many frames are kept free, and from when on pages are taken (freebsd-vm.md §1.9; vm_thresholds.h).
 enum class ThresholdMode : std::uint8_t {
   kLive,     // small: the thread that faults does the work itself
@@ -109,6 +119,29 @@ struct ModeOf<SwapAllocatorMode> {
   static constexpr auto kHybrid = SwapAllocatorMode::kBlist;
   static constexpr auto kArticle = SwapAllocatorMode::kBlist1999;
   static constexpr auto kModern = SwapAllocatorMode::kBlist;
+};
+
+template <>
+struct ModeOf<SwapMetaMode> {
+  static constexpr std::string_view kName = "swap_meta";
+  static constexpr std::array<std::string_view, 3> kNames = {"trie", "hash", "array-3x"};
+  static constexpr std::string_view kWhat =
+      "where a page's swap block is noted: today's, the article's, 3.x's";
+  static constexpr ModeScope kScope = ModeScope::kEveryMachine;
+  static constexpr auto kHybrid = SwapMetaMode::kTrie;
+  static constexpr auto kArticle = SwapMetaMode::kHash;
+  static constexpr auto kModern = SwapMetaMode::kTrie;
+};
+
+template <>
+struct ModeOf<CompressionMode> {
+  static constexpr std::string_view kName = "compression";
+  static constexpr std::array<std::string_view, 2> kNames = {"lz4", "zstd"};
+  static constexpr std::string_view kWhat = "how pages are packed in the compressed store (--compressed)";
+  static constexpr ModeScope kScope = ModeScope::kEveryMachine;
+  static constexpr auto kHybrid = CompressionMode::kLz4;
+  static constexpr auto kArticle = CompressionMode::kLz4;  // it has no compressed memory
+  static constexpr auto kModern = CompressionMode::kLz4;
 };
 
 template <>
@@ -236,8 +269,9 @@ struct ModeList {
 };
 
 /// Every mechanism, in the order of the article's sections where it has one.
-using AllModes = ModeList<SwapAllocatorMode, ThresholdMode, ActiveScanMode, PageoutTargetMode, LaundryMode,
-                          CacheQueueMode, ProactiveMode, DropBehindMode, DontNeedMode, ReferenceMode>;
+using AllModes = ModeList<SwapMetaMode, SwapAllocatorMode, CompressionMode, ThresholdMode, ActiveScanMode,
+                          PageoutTargetMode, LaundryMode, CacheQueueMode, ProactiveMode, DropBehindMode,
+                          DontNeedMode, ReferenceMode>;
 
 /// All mechanisms; VmModes numbers them by their place here.
 inline constexpr std::span<const Mechanism> kMechanisms = AllModes::kMechanisms;

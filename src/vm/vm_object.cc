@@ -242,6 +242,29 @@ void VmObjectZone::for_each(FunctionRef<void(VmObject&)> visit) {
   for (VmObject* o = live_.front(); o != nullptr; o = live_.next(o)) visit(*o);
 }
 
+VmObject* VmObjectZone::hold_next_stored(VmObject* previous) {
+  VmObject* at = previous;
+  VmObject* found = nullptr;
+  bool first = previous == nullptr;
+  while (found == nullptr) {
+    {
+      MutexLock guard(lock_);
+      // Without its zone's lock it may have gone, and with it the place.
+      at = first ? live_.front() : at->live ? live_.next(at) : nullptr;
+      first = false;
+    }
+    if (at == nullptr) break;
+    WriteLock guard(at->lock);
+    // In this order: with a reference it is a whole object again, whatever it was before. One that has just
+    // been collapsed has no copies, and must not be held any more.
+    if (at->refs() == 0 || at->dead() || !at->anonymous() || at->copies() == 0) continue;
+    at->begin_paging();
+    found = at;
+  }
+  if (previous != nullptr) previous->end_paging();
+  return found;
+}
+
 void VmObjectZone::validate_object(VmObject& object) NO_THREAD_SAFETY_ANALYSIS {  // under for_each()'s lock
   CHECK(object.refs() >= 1 && object.refs() >= object.shadow_count, object.refs(), object.shadow_count);
   CHECK(!object.dead());

@@ -182,6 +182,11 @@ class VmObjectZone {
   /// Does the object's own backing store hold this page of the object?
   [[nodiscard]] bool has_copy(const VmObject& object, PageIndex index);
 
+  /// For walks over all objects while others work: the next one after `previous` (null: the first) that has
+  /// copies in swap, held (paging in progress). `previous` is let go. An object that comes, goes or
+  /// moves meanwhile may be left out: walk again. No lock held.
+  [[nodiscard]] VmObject* hold_next_stored(VmObject* previous);
+
   // --- For validators.
   void for_each(FunctionRef<void(VmObject&)> visit);
   /// The invariants at the top of this file, for all objects. The engine is at rest.

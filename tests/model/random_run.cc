@@ -139,6 +139,13 @@ RigConfig choose_config(Random& random) {
     choose_page_modes(random, config.engine.modes);
     config.time_flies = random.one_in(2);
   }
+  if (random.one_in(3)) {
+    config.engine.modes.set(random.one_in(2) ? SwapMetaMode::kHash : SwapMetaMode::kArray3x);
+  }
+  if (config.engine.compressed_bytes != 0 && random.one_in(3)) {
+    config.engine.modes.set(CompressionMode::kZstd);
+    config.engine.machine.arena_bytes += std::size_t{2} << 20;  // its workspaces
+  }
   return config;
 }
 
@@ -435,7 +442,7 @@ void RandomRun::operate_on_engine() {
     case 5:
       return resize();
     case 6:
-      return trouble();
+      return random_.one_in(2) ? trouble() : swap_devices();
     default:
       return pin();
   }
@@ -481,6 +488,25 @@ void RandomRun::trouble() {
   disk.set_short_writes(random_.one_in(2));
   disk.set_corrupt_reads(random_.one_in(8));
   rig_.note("disk fails %u reads, %u writes of 65536", reads, writes);
+}
+
+/// A device goes or comes. Whether it can go is swapoff's to say; where swap must suffice, another one stays.
+void RandomRun::swap_devices() {
+  const std::size_t n = rig_.engine().disks();
+  const auto i = static_cast<unsigned>(random_.below(n));
+  if (swapped_off_[i]) {
+    const bool there = rig_.engine().swapon(i);
+    rig_.note("swapon %u -> %d", i, there ? 1 : 0);
+    if (!there) rig_.fail("a device could not come back");
+    swapped_off_[i] = false;
+    return;
+  }
+  const auto out = static_cast<std::size_t>(std::count(swapped_off_.begin(), swapped_off_.end(), true));
+  if (out + 1 >= n && !rig_.config().swap_may_fill) return;
+  const SwapoffResult result = rig_.engine().swapoff(i, {.force = random_.one_in(3), .rounds = 3});
+  rig_.note("swapoff %u -> %d", i, static_cast<int>(result));
+  swapped_off_[i] = result == SwapoffResult::kOk;
+  if (swapped_off_[i] && rig_.engine().space().used_on(i).value() != 0) rig_.fail("a device went with pages");
 }
 
 void RandomRun::quiet_disks() {

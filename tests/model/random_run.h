@@ -27,6 +27,7 @@ class RandomRun {
   void access();
   void sweep();
   void trouble();
+  void swap_devices();
   void map();
   void advise();
   void remap();
@@ -50,6 +51,7 @@ class RandomRun {
   Random random_;
   std::uint64_t next_value_ = 1;
   std::vector<FrameNumber> pinned_;
+  std::array<bool, SwapGeometry::kMaxDevices> swapped_off_{};  // devices that are out
 };
 
 }  // namespace enchilada::model

@@ -44,6 +44,7 @@ void add_counters(ModelRig& rig) {
   totals["swap no_space"] += swap.no_space.load();
   totals["swap write_errors"] += swap.write_errors.load();
   totals["swap read_errors"] += swap.read_errors.load();
+  totals["swap evacuated"] += swap.evacuated.load();
   if (rig.engine().compressed() == nullptr) return;
   const CompressedStore::Stats compressed = rig.engine().compressed()->stats();
   totals["compressed got"] += compressed.got;

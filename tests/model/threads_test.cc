@@ -74,7 +74,7 @@ SoftEngineOptions options_of(std::uint64_t seed) {
   options.machine.pmap.reference_bits = random.one_in(2);
   options.machine.pmap.dirty_bits = options.machine.pmap.reference_bits || random.one_in(2);
   options.machine.pmap.one_address = !options.machine.pmap.dirty_bits;
-  options.swap_pages = {16384};
+  options.swap_pages = {16384, 16384};
   options.bounce_buffers = static_cast<unsigned>(random.between(1, 5));
   options.async_looks = static_cast<unsigned>(random.below(4));
   if (random.one_in(2)) options.tunables.zero_fill_cluster = PageCount{1};
@@ -395,7 +395,14 @@ void disturb(Stage& stage, std::uint64_t seed) {
   SoftMemory& memory = stage.engine.machine().memory();
   const std::uint64_t frames = memory.frame_limit().value();
   while (stage.running.load() != 0 && !stage.failed.load()) {
-    switch (random.below(6)) {
+    switch (random.below(7)) {
+      case 6: {
+        const auto device = static_cast<unsigned>(random.below(2));
+        const SwapoffResult result = stage.engine.swapoff(device);
+        if (result != SwapoffResult::kOk && result != SwapoffResult::kBusy) stage.fail("swapoff failed");
+        if (result == SwapoffResult::kOk && !stage.engine.swapon(device)) stage.fail("swapon failed");
+        break;
+      }
       case 0:
         (void)system.daemon().reclaim();
         break;

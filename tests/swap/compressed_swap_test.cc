@@ -18,7 +18,7 @@ namespace {
 using swap_test::SharedMemory;
 
 constexpr std::uint64_t kBlocks = 2048;
-constexpr std::size_t kArena = std::size_t{1} << 20;
+constexpr std::size_t kArena = std::size_t{4} << 20;
 
 /// The page that a value stands for: every fourth value's is noise, the others shrink well or badly.
 void fill(std::byte* page, std::uint64_t value) {
@@ -53,14 +53,20 @@ struct Place {
 /// One process's view.
 struct Tier {
   explicit Tier(Place& place, unsigned self = 0, CompressedStore::Liveness alive = {},
-                bool (*wanted)(void*, DeviceBlock) = nullptr, void* context = nullptr)
+                bool (*wanted)(void*, DeviceBlock) = nullptr, void* context = nullptr,
+                CompressionMode mode = CompressionMode::kLz4)
       : arena_memory(kArena),
         arena(arena_memory.data(), kArena),
         halves{MemorySwapDevice(place.disk.span().first(kBlocks / 2 * kPageSize)),
                MemorySwapDevice(place.disk.span().subspan(kBlocks / 2 * kPageSize))},
         faults{FaultInjectingSwapDevice(halves[0], 1), FaultInjectingSwapDevice(halves[1], 2)},
         store(*CompressedStore::attach(place.storage.span(), self, alive)),
-        swap({.store = store, .below = below, .arena = arena, .wanted = wanted, .wanted_context = context}) {
+        swap({.store = store,
+              .below = below,
+              .arena = arena,
+              .wanted = wanted,
+              .wanted_context = context,
+              .compression = mode}) {
     EXPECT_TRUE(swap.ready());
   }
   IoResult write(std::uint64_t block, std::byte* from, std::uint64_t pages = 1) {
@@ -240,11 +246,15 @@ void random_traffic(Tier& tier, std::uint64_t first, std::uint64_t count, unsign
   }
 }
 
-TEST(CompressedSwap, RandomTrafficAgreesWithAModel) {
+class CompressedSwapModes : public testing::TestWithParam<CompressionMode> {};
+INSTANTIATE_TEST_SUITE_P(Codecs, CompressedSwapModes,
+                         testing::Values(CompressionMode::kLz4, CompressionMode::kZstd));
+
+TEST_P(CompressedSwapModes, RandomTrafficAgreesWithAModel) {
   for (unsigned seed = 1; seed <= 6 && !testing::Test::HasFailure(); ++seed) {
     Place place;
     std::map<std::uint64_t, std::uint64_t> model;
-    Tier tier(place, 0, {}, in_model, &model);
+    Tier tier(place, 0, {}, in_model, &model, GetParam());
     const bool failing = seed % 2 == 0;
     if (failing) {
       tier.faults[0].set_failure_rate(2000, 2000);
@@ -263,13 +273,13 @@ TEST(CompressedSwap, RandomTrafficAgreesWithAModel) {
   }
 }
 
-TEST(CompressedSwap, ThreadsShareTheRing) {
+TEST_P(CompressedSwapModes, ThreadsShareTheRing) {
   Place place;
-  Tier tier(place);
+  Tier tier(place, 0, {}, nullptr, nullptr, GetParam());
   std::vector<std::thread> threads;
   std::array<std::map<std::uint64_t, std::uint64_t>, 4> models;
   constexpr std::uint64_t kShare = kBlocks / 4;
-  for (unsigned t = 0; t < 4; ++t) {
+  for (unsigned t = 0; t < 4; ++t) {  // with the drain's, more than there are benches to unpack at
     threads.emplace_back([&, t] { random_traffic(tier, t * kShare, kShare, 40 + t, models[t], 600, false); });
   }
   for (std::thread& thread : threads) thread.join();
@@ -281,19 +291,19 @@ bool slot_alive(void* gone, unsigned holder) {
   return !static_cast<std::atomic<bool>*>(gone)[holder].load();
 }
 
-TEST(CompressedSwap, KilledProcessesBlockNobodyAndLoseNothingOfOthers) {
+TEST_P(CompressedSwapModes, KilledProcessesBlockNobodyAndLoseNothingOfOthers) {
   Place place;
   SharedMemory flags(kPageSize);
   auto* gone = reinterpret_cast<std::atomic<bool>*>(flags.data());
   const CompressedStore::Liveness alive{slot_alive, gone};
-  Tier tier(place, 1, alive);
+  Tier tier(place, 1, alive, nullptr, nullptr, GetParam());
   std::map<std::uint64_t, std::uint64_t> model;
   std::mt19937_64 random(77);
   for (int round = 0; round < 60; ++round) {
     gone[2] = false;
     const pid_t child = fork();
     if (child == 0) {
-      Tier own(place, 2, alive);
+      Tier own(place, 2, alive, nullptr, nullptr, GetParam());
       std::map<std::uint64_t, std::uint64_t> ignored;
       for (;;)
         random_traffic(own, kBlocks / 2, kBlocks / 2, 500 + static_cast<unsigned>(round), ignored, 100,

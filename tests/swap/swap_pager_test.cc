@@ -378,7 +378,8 @@ using Model = std::map<std::uint64_t, std::uint64_t>;  // page index -> pattern
 
 class History {
  public:
-  explicit History(std::uint64_t seed) : random_(seed), rig_(options(random_)), handles_(4), models_(4) {}
+  History(std::uint64_t seed, SwapMetaMode mode)
+      : random_(seed), rig_(options(random_, mode)), handles_(4), models_(4) {}
 
   void run(int steps) {
     for (int i = 0; i < steps && !testing::Test::HasFailure(); ++i) {
@@ -394,8 +395,9 @@ class History {
   }
 
  private:
-  static Rig::Options options(Random& random) {
+  static Rig::Options options(Random& random, SwapMetaMode mode) {
     Rig::Options o;
+    o.meta_mode = mode;
     const std::uint64_t pages = random.one_in(3) ? random.between(4, 60) : random.between(60, 700);
     o.geometry = {.device_pages = {pages}, .slots = 1};
     if (random.one_in(3))
@@ -596,12 +598,16 @@ class History {
   std::uint64_t base_ = 0;
 };
 
-TEST(SwapPager, RandomHistoriesAgreeWithAModel) {
-  for_each_seed(1, rounds(2000), [](std::uint64_t seed) { History(seed).run(60); });
+class SwapPagerModes : public testing::TestWithParam<SwapMetaMode> {};
+INSTANTIATE_TEST_SUITE_P(Modes, SwapPagerModes,
+                         testing::Values(SwapMetaMode::kTrie, SwapMetaMode::kHash, SwapMetaMode::kArray3x));
+
+TEST_P(SwapPagerModes, RandomHistoriesAgreeWithAModel) {
+  for_each_seed(1, rounds(1000), [](std::uint64_t seed) { History(seed, GetParam()).run(60); });
 }
 
-TEST(SwapPager, LongRandomHistory) {
-  for_each_seed(1'000'000, rounds(10), [](std::uint64_t seed) { History(seed).run(3000); });
+TEST_P(SwapPagerModes, LongRandomHistory) {
+  for_each_seed(1'000'000, rounds(5), [](std::uint64_t seed) { History(seed, GetParam()).run(3000); });
 }
 
 // ---- Threads ----

@@ -108,6 +108,7 @@ class Rig {
     unsigned bounce_buffers = 4;
     unsigned async_looks = 0;
     unsigned holder = 0;
+    SwapMetaMode meta_mode = SwapMetaMode::kTrie;
   };
 
   explicit Rig(const Options& options)
@@ -135,7 +136,8 @@ class Rig {
                                                         .arena = arena,
                                                         .seed = 42,
                                                         .bounce_buffers = options.bounce_buffers,
-                                                        .metadata_bytes = options.metadata_bytes});
+                                                        .metadata_bytes = options.metadata_bytes,
+                                                        .meta_mode = options.meta_mode});
   }
 
   /// Fills a frame with a pattern of its own; pattern 0 is all zeros.

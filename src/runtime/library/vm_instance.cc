@@ -191,7 +191,8 @@ Status VmInstance::make_engine(const VmModes& modes) {
                                                        .phys = *host_,
                                                        .counters = *counters_,
                                                        .arena = *arena_,
-                                                       .seed = monotonic_ns() | 1});
+                                                       .seed = monotonic_ns() | 1,
+                                                       .meta_mode = modes.get<SwapMetaMode>()});
   if (!pager_->ready()) return Error{ErrorCode::kNoMemory, "no memory for swap's buffers"};
   system_ = VmSystem::create({*host_, *host_, *pager_, clock_, *counters_, *arena_, {}, modes});
   if (system_ == nullptr) return Error{ErrorCode::kNoMemory, "no memory for the page array"};

@@ -194,11 +194,13 @@ void Live::join_swap() {
 
 /// From here on pages go to the devices through the tree's compressed store.
 void Live::compress_swap(unsigned devices) {
-  compressed_ = compressed_place.make(CompressedSwapConfig{.store = *tree_swap_->compressed(),
-                                                           .below = {swap_devices_, devices},
-                                                           .arena = *arena_,
-                                                           .wanted = &TreeSwap::wanted,
-                                                           .wanted_context = tree_swap_});
+  compressed_ =
+      compressed_place.make(CompressedSwapConfig{.store = *tree_swap_->compressed(),
+                                                 .below = {swap_devices_, devices},
+                                                 .arena = *arena_,
+                                                 .wanted = &TreeSwap::wanted,
+                                                 .wanted_context = tree_swap_,
+                                                 .compression = tree_.config().modes.get<CompressionMode>()});
   if (!compressed_->ready()) give_up({"no memory for compressing"});
   for (unsigned i = 0; i < devices; ++i) swap_devices_[i] = compressed_->device(i);
 }
@@ -247,7 +249,8 @@ void Live::make_engine() {
                                             .phys = *host_,
                                             .counters = *counters_,
                                             .arena = *arena_,
-                                            .seed = config.fingerprint_seed});
+                                            .seed = config.fingerprint_seed,
+                                            .meta_mode = config.modes.get<SwapMetaMode>()});
   if (!pager_->ready()) give_up({"no memory for swap's buffers"});
   const VmSystemConfig system{*host_, *host_, *pager_, *clock_, *counters_, *arena_, {}, config.modes};
   auto engine = VmSystem::create(system);

@@ -1,6 +1,6 @@
-// SwapMeta: the trie. Keys are leaf numbers (page index / 16); a node of shift s tells keys apart by nibble
+// SwapTrie. Keys are leaf numbers (page index / 16); a node of shift s tells keys apart by nibble
 // s/4.
-#include "swap/swap_meta.h"
+#include "swap/swap_trie.h"
 
 #include <algorithm>
 #include <bit>
@@ -9,14 +9,14 @@
 
 namespace enchilada {
 
-struct SwapMeta::Leaf {
+struct SwapTrie::Leaf {
   std::uint64_t key = 0;
   std::uint32_t used = 0;  // entries that exist
   std::array<SwapBlock, kFan> blocks{};
   std::array<Fingerprint, kFan> prints{};
 };
 
-struct SwapMeta::Node {
+struct SwapTrie::Node {
   std::uint64_t prefix = 0;  // key >> (shift + 4) of all below
   unsigned shift = 0;
   unsigned children = 0;
@@ -37,9 +37,9 @@ std::byte* take(Arena& arena, std::size_t bytes) {
 
 }  // namespace
 
-SwapMeta::SwapMeta(Arena& arena, std::size_t bytes) : SwapMeta(take(arena, bytes), bytes, arena) {}
+SwapTrie::SwapTrie(Arena& arena, std::size_t bytes) : SwapTrie(take(arena, bytes), bytes, arena) {}
 
-SwapMeta::SwapMeta(std::byte* memory, std::size_t bytes, Arena& parent)
+SwapTrie::SwapTrie(std::byte* memory, std::size_t bytes, Arena& parent)
     : memory_(memory, memory == nullptr ? 0 : bytes, &parent),
       leaf_slab_(memory_, kChunk),
       node_slab_(memory_, kChunk) {
@@ -47,27 +47,27 @@ SwapMeta::SwapMeta(std::byte* memory, std::size_t bytes, Arena& parent)
   max_leaves_ = memory_.size() / (chunk_bytes(sizeof(Leaf)) + chunk_bytes(sizeof(Node))) * kChunk;
 }
 
-SwapMeta::Leaf* SwapMeta::as_leaf(const void* p) {
+SwapTrie::Leaf* SwapTrie::as_leaf(const void* p) {
   return reinterpret_cast<Leaf*>(reinterpret_cast<std::uintptr_t>(p) & ~std::uintptr_t{1});
 }
-SwapMeta::Node* SwapMeta::as_node(const void* p) {
+SwapTrie::Node* SwapTrie::as_node(const void* p) {
   return static_cast<Node*>(const_cast<void*>(p));
 }
-void* SwapMeta::tag(Leaf* leaf) {
+void* SwapTrie::tag(Leaf* leaf) {
   return reinterpret_cast<void*>(reinterpret_cast<std::uintptr_t>(leaf) | 1);
 }
 
 /// Some key below p: enough to see where another key leaves its path.
-std::uint64_t SwapMeta::key_of(const void* p) {
+std::uint64_t SwapTrie::key_of(const void* p) {
   if (is_leaf(p)) return as_leaf(p)->key;
   return as_node(p)->prefix << (as_node(p)->shift + kFanBits);
 }
 
-bool SwapMeta::covers(const Node& node, std::uint64_t key) {
+bool SwapTrie::covers(const Node& node, std::uint64_t key) {
   return key >> (node.shift + kFanBits) == node.prefix;
 }
 
-SwapMeta::Leaf* SwapMeta::find(const void* root, std::uint64_t key) {
+SwapTrie::Leaf* SwapTrie::find(const void* root, std::uint64_t key) {
   const void* at = root;
   while (at != nullptr && !is_leaf(at)) {
     const Node& node = *as_node(at);
@@ -78,7 +78,7 @@ SwapMeta::Leaf* SwapMeta::find(const void* root, std::uint64_t key) {
   return as_leaf(at);
 }
 
-SwapMeta::Leaf* SwapMeta::leftmost(const void* at) {
+SwapTrie::Leaf* SwapTrie::leftmost(const void* at) {
   while (!is_leaf(at)) {
     const Node& node = *as_node(at);
     at = *std::find_if(node.child.begin(), node.child.end(), [](void* c) { return c != nullptr; });
@@ -87,7 +87,7 @@ SwapMeta::Leaf* SwapMeta::leftmost(const void* at) {
 }
 
 /// Leaf of the smallest key >= from below `at`; depth is at most 13.
-SwapMeta::Leaf* SwapMeta::least(const void* at, std::uint64_t from) {
+SwapTrie::Leaf* SwapTrie::least(const void* at, std::uint64_t from) {
   if (at == nullptr) return nullptr;
   if (is_leaf(at)) return as_leaf(at)->key >= from ? as_leaf(at) : nullptr;
   const Node& node = *as_node(at);
@@ -102,9 +102,11 @@ SwapMeta::Leaf* SwapMeta::least(const void* at, std::uint64_t from) {
   return nullptr;
 }
 
-SwapMeta::Leaf* SwapMeta::create_leaf(std::uint64_t key, Purpose purpose) {
-  const std::uint64_t limit = purpose == Purpose::kPut ? max_leaves_ / 2 : max_leaves_;
-  if (leaf_count_ >= limit) return nullptr;
+SwapTrie::Leaf* SwapTrie::create_leaf(std::uint64_t key, MetaPurpose purpose) {
+  if (leaf_count_ >= max_leaves_ / 2) {
+    count(purpose == MetaPurpose::kPut ? stats_.refused : stats_.dips);
+    if (purpose == MetaPurpose::kPut || leaf_count_ >= max_leaves_) return nullptr;
+  }
   Leaf* leaf = leaf_slab_.create();
   CHECK(leaf != nullptr, leaf_count_, max_leaves_);
   leaf->key = key;
@@ -114,7 +116,7 @@ SwapMeta::Leaf* SwapMeta::create_leaf(std::uint64_t key, Purpose purpose) {
 }
 
 /// Puts a node above *slot that holds what was there and the leaf.
-void SwapMeta::join(void** slot, Leaf* leaf) {
+void SwapTrie::join(void** slot, Leaf* leaf) {
   const std::uint64_t other = key_of(*slot);
   const auto top_bit = static_cast<unsigned>(63 - std::countl_zero(other ^ leaf->key));
   Node* node = node_slab_.create();
@@ -127,7 +129,7 @@ void SwapMeta::join(void** slot, Leaf* leaf) {
   *slot = node;
 }
 
-SwapMeta::Leaf* SwapMeta::find_or_create(void*& root, std::uint64_t key, Purpose purpose) {
+SwapTrie::Leaf* SwapTrie::find_or_create(void*& root, std::uint64_t key, MetaPurpose purpose) {
   void** slot = &root;
   while (*slot != nullptr && !is_leaf(*slot) && covers(*as_node(*slot), key)) {
     Node& node = *as_node(*slot);
@@ -151,7 +153,7 @@ SwapMeta::Leaf* SwapMeta::find_or_create(void*& root, std::uint64_t key, Purpose
 }
 
 /// Takes an (empty) leaf out; a node left with one child gives its place to it.
-void SwapMeta::erase(void*& root, std::uint64_t key) {
+void SwapTrie::erase(void*& root, std::uint64_t key) {
   void** above = nullptr;
   void** slot = &root;
   while (!is_leaf(*slot)) {
@@ -170,15 +172,16 @@ void SwapMeta::erase(void*& root, std::uint64_t key) {
   node_slab_.destroy(node);
 }
 
-SwapCopy SwapMeta::get(const void* root, PageIndex index) const {
-  const Leaf* leaf = find(root, index.value() >> kFanBits);
+SwapCopy SwapTrie::get(const PagerHandle& handle, PageIndex index) const {
+  const Leaf* leaf = find(handle.root, index.value() >> kFanBits);
   if (leaf == nullptr) return {};
   const std::uint64_t i = index.value() & kFanMask;
   return {leaf->blocks[i], leaf->prints[i]};
 }
 
-bool SwapMeta::set(void*& root, PageIndex index, const SwapCopy& copy, Purpose purpose, SwapCopy* old) {
-  Leaf* leaf = find_or_create(root, index.value() >> kFanBits, purpose);
+bool SwapTrie::set(PagerHandle& handle, PageIndex index, const SwapCopy& copy, MetaPurpose purpose,
+                   SwapCopy* old) {
+  Leaf* leaf = find_or_create(handle.root, index.value() >> kFanBits, purpose);
   if (leaf == nullptr) return false;
   const std::uint64_t i = index.value() & kFanMask;
   *old = {leaf->blocks[i], leaf->prints[i]};
@@ -188,14 +191,9 @@ bool SwapMeta::set(void*& root, PageIndex index, const SwapCopy& copy, Purpose p
   return true;
 }
 
-SwapCopy SwapMeta::remove(void*& root, PageIndex index) {
-  SwapCopy removed;
-  remove_range(root, index, index, [&](PageIndex, const SwapCopy& copy) { removed = copy; });
-  return removed;
-}
-
-void SwapMeta::remove_range(void*& root, PageIndex first, PageIndex last,
+void SwapTrie::remove_range(PagerHandle& handle, PageIndex first, PageIndex last,
                             FunctionRef<void(PageIndex, const SwapCopy&)> use) {
+  void*& root = handle.root;
   const std::uint64_t last_key = last.value() >> kFanBits;
   for (std::uint64_t key = first.value() >> kFanBits; first <= last;) {
     Leaf* leaf = least(root, key);
@@ -219,11 +217,11 @@ void SwapMeta::remove_range(void*& root, PageIndex first, PageIndex last,
   }
 }
 
-void SwapMeta::visit(const void* root, PageIndex first, PageIndex last,
+void SwapTrie::visit(const PagerHandle& handle, PageIndex first, PageIndex last,
                      FunctionRef<bool(PageIndex, const SwapCopy&)> use) const {
   const std::uint64_t last_key = last.value() >> kFanBits;
   for (std::uint64_t key = first.value() >> kFanBits; first <= last;) {
-    const Leaf* leaf = least(root, key);
+    const Leaf* leaf = least(handle.root, key);
     if (leaf == nullptr || leaf->key > last_key) return;
     const std::uint64_t base = leaf->key << kFanBits;
     for (std::uint64_t i = 0; i < kFan; ++i) {
@@ -235,7 +233,7 @@ void SwapMeta::visit(const void* root, PageIndex first, PageIndex last,
   }
 }
 
-bool SwapMeta::verify_node(const void* at, std::uint64_t* pages) const {
+bool SwapTrie::verify_node(const void* at, std::uint64_t* pages) const {
   if (is_leaf(at)) {
     const Leaf& leaf = *as_leaf(at);
     const auto used =
@@ -255,9 +253,9 @@ bool SwapMeta::verify_node(const void* at, std::uint64_t* pages) const {
   return children >= 2 && children == node.children;
 }
 
-bool SwapMeta::verify(const void* root, std::uint64_t pages) const {
+bool SwapTrie::verify(const PagerHandle& handle, std::uint64_t pages) const {
   std::uint64_t seen = 0;
-  return (root == nullptr || verify_node(root, &seen)) && seen == pages;
+  return (handle.root == nullptr || verify_node(handle.root, &seen)) && seen == pages;
 }
 
 }  // namespace enchilada
