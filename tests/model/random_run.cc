@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <iterator>
 
+#include "random_modes.h"
 #include "vm/vm_object.h"
 #include "vm/vm_pageout.h"
 #include "vm/vm_phys.h"
@@ -77,24 +78,6 @@ void choose_tunables(Random& random, VmTunables& tunables) {
   tunables.withdraw_cluster = cluster();
   tunables.prefault_cluster = cluster();
   tunables.regroup_cluster = cluster();
-}
-
-template <class Mode>
-void choose_mode(Random& random, VmModes& modes) {
-  modes.set(static_cast<Mode>(random.below(ModeOf<Mode>::kNames.size())));
-}
-
-/// Any combination of the modes of choosing pages.
-void choose_page_modes(Random& random, VmModes& modes) {
-  choose_mode<ThresholdMode>(random, modes);
-  choose_mode<ActiveScanMode>(random, modes);
-  choose_mode<PageoutTargetMode>(random, modes);
-  choose_mode<LaundryMode>(random, modes);
-  choose_mode<CacheQueueMode>(random, modes);
-  choose_mode<ProactiveMode>(random, modes);
-  choose_mode<DropBehindMode>(random, modes);
-  choose_mode<DontNeedMode>(random, modes);
-  choose_mode<ReferenceMode>(random, modes);
 }
 
 /// The modes that are not the default's.

@@ -17,6 +17,7 @@
 
 #include "flat_model.h"
 #include "machine/soft_engine.h"
+#include "random_modes.h"
 #include "random_source.h"
 #include "validate/validate.h"
 #include "vm/vm_object.h"
@@ -79,6 +80,7 @@ SoftEngineOptions options_of(std::uint64_t seed) {
   options.async_looks = static_cast<unsigned>(random.below(4));
   if (random.one_in(2)) options.tunables.zero_fill_cluster = PageCount{1};
   if (random.one_in(2)) options.tunables.readahead_max = PageCount{8};
+  if (random.one_in(2)) choose_page_modes(random, options.modes);
   return options;
 }
 
@@ -420,6 +422,8 @@ void disturb(Stage& stage, std::uint64_t seed) {
         break;
       case 4:
         (void)system.grow(PageCount{random.between(1, 10)});
+        stage.engine.machine().clock().advance(Nanoseconds{30'000'000'000});
+        system.daemon().tick();
         break;
       default:
         check_fork(stage, random);

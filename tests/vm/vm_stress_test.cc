@@ -49,8 +49,9 @@ __attribute__((noinline)) __attribute__((noinline)) void operator delete(void* p
 namespace enchilada::test {
 namespace {
 
-FakeOptions tiny(bool bits, std::uint64_t frames) {
+FakeOptions tiny(bool bits, std::uint64_t frames, Preset preset = Preset::kHybrid) {
   FakeOptions o;
+  o.modes = VmModes(preset);
   o.limit = o.budget = frames;
   o.reference_bits = bits;
   o.one_address = !bits;
@@ -61,9 +62,8 @@ class Stress : public ::testing::TestWithParam<bool> {};
 INSTANTIATE_TEST_SUITE_P(Machines, Stress, ::testing::Bool(),
                          [](const auto& info) { return info.param ? "ReferenceBits" : "HostLike"; });
 
-TEST_P(Stress, FaultAndPageoutNeverAllocate) {
-  if (ENCHILADA_OWN_NEW == 0) GTEST_SKIP() << "the sanitizer's allocator is in use";
-  FakeMachine m(tiny(GetParam(), 96));
+void run_without_allocating(bool bits, Preset preset) {
+  FakeMachine m(tiny(bits, 96, preset));
   auto map = m.make_map();
   const VirtAddr base = m.map_pages(*map, 600);
   auto& pmap = static_cast<FakePmap&>(map->pmap());
@@ -85,6 +85,13 @@ TEST_P(Stress, FaultAndPageoutNeverAllocate) {
   counting = false;
   EXPECT_EQ(allocations.load(), 0u);
   EXPECT_GT(m.counters.swappgsout.load(), 100u);
+}
+
+TEST_P(Stress, FaultAndPageoutNeverAllocate) {
+  if (ENCHILADA_OWN_NEW == 0) GTEST_SKIP() << "the sanitizer's allocator is in use";
+  for (const Preset preset : {Preset::kHybrid, Preset::kArticle, Preset::kModern}) {
+    run_without_allocating(GetParam(), preset);
+  }
 }
 
 TEST_P(Stress, ThreadsInOneMap) {
