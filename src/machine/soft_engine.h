@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "machine/soft_machine.h"
-#include "pager/file_pager.h"
 #include "machine/timed_disk.h"
+#include "pager/file_pager.h"
 #include "swap/compressed_swap.h"
 #include "swap/swap_device.h"
 #include "swap/swap_pager.h"
