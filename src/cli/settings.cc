@@ -38,7 +38,7 @@ bool apply_own(Settings* all, std::string_view setting, std::string_view mechani
   if (mechanism == "preset") {
     const auto place = place_in(kPresetNames, mode);
     if (!place) no_mode(setting, mechanism, mode, kPresetNames);
-    all->modes = VmModes(static_cast<Preset>(*place));
+    all->modes = VmModes(static_cast<Preset>(*place)).on_live_machine();
     return true;
   }
   return false;

@@ -38,8 +38,10 @@ SoftEngine::SoftEngine(const SoftEngineOptions& options) : machine_(options.mach
   std::array<SwapDevice*, SwapGeometry::kMaxDevices> devices{};
   for (std::size_t i = 0; i < options.swap_pages.size(); ++i) {
     disks_.push_back(std::make_unique<Disk>(options.swap_pages[i], options.seed + i));
-    devices[i] = &disks_.back()->faults;
-    disks_.back()->faults.set_async(options.async_looks);
+    Disk& disk = *disks_.back();
+    disk.faults.set_async(options.async_looks);
+    devices[i] = &disk.faults;
+    if (machine_.hardware() != nullptr) devices[i] = &disk.timed.emplace(disk.faults, *machine_.hardware());
   }
   if (options.compressed_bytes != 0) {
     put_store_before(std::span(devices).first(options.swap_pages.size()), options);

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "machine/soft_machine.h"
+#include "machine/timed_disk.h"
 #include "pager/file_pager.h"
 #include "swap/compressed_swap.h"
 #include "swap/swap_device.h"
@@ -83,6 +84,7 @@ class SoftEngine {
     ZeroedPages memory;
     MemorySwapDevice device;
     FaultInjectingSwapDevice faults;
+    std::optional<TimedDisk> timed;  // before `faults`, on a machine with hardware
   };
 
   std::vector<std::unique_ptr<Disk>> disks_;

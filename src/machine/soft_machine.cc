@@ -37,6 +37,10 @@ SoftMachine::SoftMachine(const SoftMachineOptions& options)
   std::byte* const frames = page_aligned_start(block_);
   memory_ = std::make_unique<SoftMemory>(arena_, frames, options.memory);
   pmaps_ = std::make_unique<SoftPmapSystem>(arena_, frames, options.memory.frames, options.pmap);
+  if (!options.hardware.has_value()) return;
+  hardware_ = std::make_unique<Hardware>(*options.hardware, options.memory.frames, clock_);
+  charged_ = std::make_unique<ChargedMemory>(*memory_, *hardware_);
+  pmaps_->set_events(*hardware_);
 }
 
 SoftMachine::~SoftMachine() {
@@ -46,7 +50,9 @@ SoftMachine::~SoftMachine() {
 }
 
 VmSystemConfig SoftMachine::config(Pager& swap, const VmTunables& tunables, const VmModes& modes) {
-  return {*memory_, *pmaps_, swap, clock_, *counters_, arena_, tunables, modes};
+  PhysicalMemory* const frames =
+      charged_ != nullptr ? charged_.get() : static_cast<PhysicalMemory*>(memory_.get());
+  return {*frames, *pmaps_, swap, clock_, *counters_, arena_, tunables, modes};
 }
 
 FaultResult SoftMachine::touch(VmMap& map, VirtAddr va, Access access, FunctionRef<void(std::byte*)> use) {

@@ -9,9 +9,11 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 
 #include "base/arena.h"
+#include "machine/charged_memory.h"
 #include "machine/soft_memory.h"
 #include "machine/virtual_clock.h"
 #include "pmap/soft/soft_pmap.h"
@@ -25,6 +27,7 @@ namespace enchilada {
 struct SoftMachineOptions {
   SoftMemoryOptions memory{};
   SoftPmapOptions pmap{};
+  std::optional<HardwareOptions> hardware{};  // CPUs, TLBs, caches and their time; none: no time passes
   std::size_t arena_bytes = 0;  // for all metadata, the engine's too; 0: ample for the number of frames
 };
 
@@ -44,10 +47,13 @@ class SoftMachine {
   [[nodiscard]] SoftMemory& memory() { return *memory_; }
   [[nodiscard]] SoftPmapSystem& pmaps() { return *pmaps_; }
   [[nodiscard]] VirtualClock& clock() { return clock_; }
+  /// Null without. One host thread at a time may use a machine that has it.
+  [[nodiscard]] Hardware* hardware() { return hardware_.get(); }
   [[nodiscard]] VmCounters& counters() { return *counters_; }
   [[nodiscard]] Arena& arena() { return arena_; }
   /// This machine as an engine wants it.
-  [[nodiscard]] VmSystemConfig config(Pager& swap, const VmTunables& tunables = {}, const VmModes& modes = {});
+  [[nodiscard]] VmSystemConfig config(Pager& swap, const VmTunables& tunables = {},
+                                      const VmModes& modes = {});
 
   /// Reads, writes or fills memory of `map` as its program. Stops at the first byte whose fault is an error.
   AccessOutcome load(VmMap& map, VirtAddr va, std::span<std::byte> out);
@@ -67,6 +73,8 @@ class SoftMachine {
   VirtualClock clock_;
   std::unique_ptr<VmCounters> counters_;
   std::unique_ptr<SoftMemory> memory_;
+  std::unique_ptr<Hardware> hardware_;
+  std::unique_ptr<ChargedMemory> charged_;
   std::unique_ptr<SoftPmapSystem> pmaps_;
 };
 

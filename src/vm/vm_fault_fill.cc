@@ -39,15 +39,15 @@ void FaultState::fill_run(Batch& batch) const {
   batch.count = static_cast<std::size_t>(hi - lo);
 }
 
-/// Frames for the batch. When there are fewer than hoped it shrinks, forward pages before backward ones.
+/// Frames for the batch, which shrinks when there are fewer than hoped.
 bool FaultState::take_frames(Batch& batch) {
-  const std::size_t got = system_.free_frames().allocate({batch.frames.data(), batch.count}, frame_class());
-  if (got == 0) return false;
-  const std::uint64_t at = look_.index.value();
-  const std::uint64_t end = batch.low.value() + batch.count;
-  if (got < batch.count) batch.low = PageIndex{at + got <= end ? at : end - got};
-  batch.count = got;
-  batch.pos = static_cast<std::size_t>(at - batch.low.value());
+  batch.pos = static_cast<std::size_t>((look_.index - batch.low).value());
+  const FrameGrant grant = system_.free_frames().allocate(frame_wish(top(), batch.low, batch.pos), batch.pos,
+                                                          {batch.frames.data(), batch.count}, frame_class());
+  if (grant.count == 0) return false;
+  batch.low = batch.low + PageCount{grant.skipped};
+  batch.pos -= grant.skipped;
+  batch.count = grant.count;
   allocated_ = true;
   return true;
 }
@@ -129,7 +129,9 @@ FaultState::Step FaultState::copy_up(VmObject& object, Page& source) {
   if (!source.is_wired() && only_viewer(object, source.pindex)) return move_up(object, source);
   Batch batch;
   batch.low = look_.index;
-  batch.count = system_.free_frames().allocate({batch.frames.data(), 1}, frame_class());
+  batch.count = system_.free_frames()
+                    .allocate(frame_wish(top(), batch.low, 0), 0, {batch.frames.data(), 1}, frame_class())
+                    .count;
   if (batch.count == 0) {
     source.unbusy();
     return leave_objects(object, Step::kNeedFrames);

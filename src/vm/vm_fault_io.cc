@@ -107,11 +107,12 @@ FaultState::Step FaultState::start_page_in(VmObject& object, PageIndex index) {
 
 FaultState::Step FaultState::take_frames_for_io(VmObject& object, PageIndex index, std::uint64_t before,
                                                 std::uint64_t n) {
-  const std::size_t got = system_.free_frames().allocate({io_.frames.data(), n}, frame_class());
+  const FrameGrant grant = system_.free_frames().allocate(
+      frame_wish(object, index - PageCount{before}, before), before, {io_.frames.data(), n}, frame_class());
+  const std::size_t got = grant.count;
   if (got == 0) return leave_objects(object, Step::kNeedFrames);
   allocated_ = true;
-  const std::uint64_t after = n - before - 1;
-  if (got < n) before = got - 1 <= after ? 0 : got - 1 - after;
+  before -= grant.skipped;
   io_.object = &object;
   io_.first = index - PageCount{before};
   io_.pos = before;

@@ -15,6 +15,7 @@
 #include <span>
 
 #include "vm/vm_fault.h"
+#include "vm/vm_frame_order.h"
 #include "vm/vm_object.h"
 #include "vm/vm_page.h"
 #include "vm/vm_phys.h"
@@ -82,6 +83,11 @@ class FaultState {
   Step fill_and_map(Batch& batch);
   Step copy_and_map(Batch& batch, Page& source, bool others_see_top);
   Step start_page_in(VmObject& object, PageIndex index);
+
+  /// Frames for the pages of an object from `first` on, of which number `wanted` is the one at va_.
+  [[nodiscard]] FrameWish frame_wish(VmObject& object, PageIndex first, std::uint64_t wanted) const {
+    return {&object, first, va_ - to_bytes(PageCount{wanted})};
+  }
 
   // Page-in.
   bool read_pages();

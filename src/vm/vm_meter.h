@@ -108,6 +108,14 @@ struct VmCounters {
   Counter object_collapse_moved;  // pages that a collapse moved up
   Counter object_collapse_freed;  // pages that a collapse freed: hidden, or outside what is seen
   Counter dead_pages_reclaimed;   // pages that nobody could reach any more, freed or given another use
+  // Frame order (docs/mechanisms/page-colouring.md)
+  Counter colour_hits;             // frames of the wanted colour
+  Counter colour_misses;           // ... of another, because there was none
+  Counter reservations_made;       // blocks reserved
+  Counter reservations_full;       // times that one became fully used: a superpage
+  Counter reservations_broken;     // ended with pages in it
+  Counter reservations_reclaimed;  // ... because frames were short
+  Counter reservations_moved;      // changed their object with their pages
   // Levels (not sums)
   Counter granted;         // level: frames the machine granted
   Counter free_count;      // level

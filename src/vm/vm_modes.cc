@@ -18,6 +18,14 @@ ModeVerdict VmModes::set_named(std::string_view mechanism, std::string_view mode
   return ModeVerdict::kNoMechanism;
 }
 
+VmModes VmModes::on_live_machine() const {
+  VmModes live = *this;
+  for (std::size_t i = 0; i < kMechanisms.size(); ++i) {
+    if (kMechanisms[i].scope == ModeScope::kSoftMachineOnly) live.chosen_[i] = VmModes().chosen_[i];
+  }
+  return live;
+}
+
 void VmModes::set_number(std::size_t mechanism, std::uint8_t mode) {
   CHECK(mechanism < kMechanisms.size() && mode < kMechanisms[mechanism].modes.size(), mechanism, mode);
   chosen_[mechanism] = mode;

@@ -96,6 +96,13 @@ enum class ReferenceMode : std::uint8_t {
   kWithdrawal  // unmapping pages and seeing whether they are faulted back, as on the host
 };
 
+/// In which order free frames are handed out (docs/mechanisms/page-colouring.md).
+enum class FrameOrderMode : std::uint8_t {
+  kBuddy,        // runs of consecutive frames, whatever their colour
+  kColoured,     // the article's lists by page colour
+  kReservation,  // today's: aligned blocks reserved at the first fault
+};
+
 /// What the registry knows of one mechanism. A mode's index in `modes` is its enumerator's value; the first
 /// is not necessarily the default.
 struct Mechanism {
@@ -244,6 +251,17 @@ struct ModeOf<ReferenceMode> {
   static constexpr auto kModern = ReferenceMode::kBits;
 };
 
+template <>
+struct ModeOf<FrameOrderMode> {
+  static constexpr std::string_view kName = "frame_order";
+  static constexpr std::array<std::string_view, 3> kNames = {"buddy", "coloured", "reservation"};
+  static constexpr std::string_view kWhat = "which free frame a page gets: runs, page colours, superpages";
+  static constexpr ModeScope kScope = ModeScope::kSoftMachineOnly;
+  static constexpr auto kHybrid = FrameOrderMode::kBuddy;
+  static constexpr auto kArticle = FrameOrderMode::kColoured;
+  static constexpr auto kModern = FrameOrderMode::kReservation;
+};
+
 template <class... Modes>
 struct ModeList {
   static constexpr std::size_t kCount = sizeof...(Modes);
@@ -271,7 +289,7 @@ struct ModeList {
 /// Every mechanism, in the order of the article's sections where it has one.
 using AllModes = ModeList<SwapMetaMode, SwapAllocatorMode, CompressionMode, ThresholdMode, ActiveScanMode,
                           PageoutTargetMode, LaundryMode, CacheQueueMode, ProactiveMode, DropBehindMode,
-                          DontNeedMode, ReferenceMode>;
+                          DontNeedMode, ReferenceMode, FrameOrderMode>;
 
 /// All mechanisms; VmModes numbers them by their place here.
 inline constexpr std::span<const Mechanism> kMechanisms = AllModes::kMechanisms;
@@ -299,6 +317,10 @@ class VmModes {
 
   /// By names, as after --set. Nothing changes unless kOk.
   [[nodiscard]] ModeVerdict set_named(std::string_view mechanism, std::string_view mode);
+
+  /// The same, but for mechanisms of simulated machines only, which keep their default: what a preset means
+  /// for `enchilada run`.
+  [[nodiscard]] VmModes on_live_machine() const;
 
   /// By numbers, for whoever walks the registry: mechanism < kMechanisms.size(), mode < its modes.size().
   [[nodiscard]] std::uint8_t number(std::size_t mechanism) const { return chosen_[mechanism]; }

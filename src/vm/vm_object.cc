@@ -37,6 +37,7 @@ VmObject* VmObjectZone::allocate(ObjectKind kind, PageCount size, Pager& pager, 
   object->pager = &pager;
   object->handle = handle;
   object->neighbours.reset(static_cast<std::uint32_t>(system_.tunables().readahead_min.value()));
+  object->colour.store(system_.free_frames().base_colour(size), std::memory_order_relaxed);
   object->ref_count.store(1, std::memory_order_release);
   MutexLock guard(lock_);
   object->live = true;
@@ -54,6 +55,7 @@ void VmObjectZone::recycle(VmObject& object) {
   CHECK(object.pages.count() == 0 && object.shadow_count == 0 && object.backing == nullptr);
   CHECK(!object.paging());
   object.pip.store(0, std::memory_order_relaxed);
+  system_.free_frames().object_gone(object);
   object.pager->forget_all(object.handle);
   object.handle = {};
   object.ref_count.store(0, std::memory_order_relaxed);
@@ -227,6 +229,7 @@ bool VmObjectZone::rename_page(VmObject& from, Page& page, VmObject& to, PageInd
   page.set_dirty(true);
   // It has lost its copy in the store, so it may not wait among those that are freed without a look.
   if (page.queue() == PageQueue::kCache) system_.queues().move(frame, PageQueue::kInactive);
+  system_.free_frames().renamed(frame, from, page.pindex, to, index);
   page.object = &to;
   page.pindex = index;
   return true;

@@ -60,6 +60,11 @@ class VmObject {
   NeighbourGuess neighbours;       // any time; for page-ins that continue nothing
   std::uint64_t bypass_retry = 0;  // try again to bypass when this many pages are here
 
+  // Colour of page 0 (FrameOrder), and whether it was chosen or inherited; then it stays.
+  static constexpr std::uint32_t kColourFixed = 1u << 31;
+  std::atomic<std::uint32_t> colour{0};
+  std::uint32_t reservations = ~std::uint32_t{0};  // the frame order's: its first reservation
+
   ListLink<VmObject> zone_link;  // the zone's lock
   bool live = false;             // the zone's lock
 
@@ -77,6 +82,20 @@ class VmObject {
   [[nodiscard]] PagerRun stored(PageIndex index, PageCount before = PageCount{0},
                                 PageCount after = PageCount{0}) const {
     return pager->has_page(handle, index, before, after);
+  }
+
+  [[nodiscard]] bool has_base_colour() const {
+    return (colour.load(std::memory_order_relaxed) & kColourFixed) != 0;
+  }
+  [[nodiscard]] std::uint32_t base_colour() const {
+    return colour.load(std::memory_order_relaxed) & ~kColourFixed;
+  }
+  void set_base_colour(std::uint32_t c) { colour.store(c | kColourFixed, std::memory_order_relaxed); }
+  /// This object's page i stands for page i + offset of `source`: it wants the same colour.
+  void inherit_colour(const VmObject& source, PageCount offset) {
+    const std::uint32_t other = source.colour.load(std::memory_order_relaxed);
+    const std::uint32_t shifted = other + static_cast<std::uint32_t>(offset.value());
+    colour.store((other & kColourFixed) | (shifted & ~kColourFixed), std::memory_order_relaxed);
   }
 
   /// Paging in progress; begin with the lock held, end without.

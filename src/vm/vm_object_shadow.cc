@@ -8,6 +8,7 @@
 #include <array>
 
 #include "vm/vm_object.h"
+#include "vm/vm_phys.h"
 
 namespace enchilada {
 
@@ -34,6 +35,7 @@ bool VmObjectZone::shadow(VmObject** object, PageIndex* offset, PageCount length
   VmObject* const fresh = allocate_anonymous(length);
   if (fresh == nullptr) return false;
   attach(*fresh, *source, PageCount{offset->value()});
+  fresh->inherit_colour(*source, PageCount{offset->value()});
   *object = fresh;
   *offset = PageIndex{0};
   count(system_.counters().object_shadows);
@@ -89,6 +91,7 @@ void VmObjectZone::move_range(VmObject& from, PageIndex first, PageIndex end, Vm
     const PageIndex index{item.index.value() - first.value()};
     from.pages.remove(nodes_, item.index);
     CHECK(to.pages.insert(nodes_, index, item.frame));
+    system_.free_frames().renamed(item.frame, from, item.index, to, index);
     page.object = &to;
     page.pindex = index;
     page.unbusy();
@@ -113,6 +116,7 @@ bool VmObjectZone::split(VmObject** object, PageIndex* offset, PageCount size) {
         reference(*source.backing);
         attach(*fresh, *source.backing, PageCount{source.backing_offset.value() + offset->value()});
       }
+      fresh->inherit_colour(source, PageCount{offset->value()});
       move_range(source, *offset, end, *fresh);
       source.ref_count.fetch_sub(1, std::memory_order_acq_rel);  // the entry's; at least one other is left
       *object = fresh;

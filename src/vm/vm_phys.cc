@@ -1,89 +1,17 @@
-// VmPhys: a textbook buddy allocator (Knuth 2.5) with 32-bit links in the page array. Invariants: see
+// VmPhys: counts and states of free frames; the order of frames is behind FrameOrder. Invariants: see
 // vm_phys.h.
 #include "vm/vm_phys.h"
 
 #include <algorithm>
-#include <bit>
 
 #include "vm/vm_page.h"
 
 namespace enchilada {
-namespace {
-constexpr std::uint32_t kEnd = ~std::uint32_t{0};
-}  // namespace
 
-VmPhys::VmPhys(VmSystem& system) : system_(system), limit_(system.phys().frame_limit().value()) {
-  head_.fill(kEnd);
-}
+VmPhys::VmPhys(VmSystem& system, std::unique_ptr<FrameOrder> order)
+    : system_(system), order_(std::move(order)), follows_objects_(order_->follows_objects()) {}
 
-void VmPhys::push_block(std::uint32_t first, unsigned order) {
-  Page& page = system_.page(FrameNumber{first});
-  page.order = static_cast<std::uint8_t>(order);
-  page.prev = kEnd;
-  page.next = head_[order];
-  if (page.next != kEnd) system_.page(FrameNumber{page.next}).prev = first;
-  head_[order] = first;
-  nonempty_ |= 1u << order;
-}
-
-void VmPhys::unlink_block(std::uint32_t first, unsigned order) {
-  Page& page = system_.page(FrameNumber{first});
-  if (page.prev != kEnd) {
-    system_.page(FrameNumber{page.prev}).next = page.next;
-  } else {
-    head_[order] = page.next;
-    if (page.next == kEnd) nonempty_ &= ~(1u << order);
-  }
-  if (page.next != kEnd) system_.page(FrameNumber{page.next}).prev = page.prev;
-  page.order = Page::kNotHead;
-}
-
-void VmPhys::free_block(std::uint32_t first, unsigned order) {
-  while (order + 1 < kOrders) {
-    const std::uint32_t buddy = first ^ (1u << order);
-    if (std::uint64_t{buddy} + (1u << order) > limit_) break;
-    const Page& other = system_.page(FrameNumber{buddy});
-    if (other.queue() != PageQueue::kFree || other.order != order) break;
-    unlink_block(buddy, order);
-    first &= ~(1u << order);
-    ++order;
-  }
-  push_block(first, order);
-}
-
-/// Frees a run of any length and alignment as the fewest aligned blocks.
-void VmPhys::free_range(std::uint32_t first, std::uint64_t n) {
-  while (n > 0) {
-    const auto align = static_cast<unsigned>(std::countr_zero(first | (1u << (kOrders - 1))));
-    const auto fit = static_cast<unsigned>(std::bit_width(n) - 1);
-    const unsigned order = align < fit ? align : fit;
-    free_block(first, order);
-    first += 1u << order;
-    n -= std::uint64_t{1} << order;
-  }
-}
-
-/// Takes the smallest block that holds `most`, else the largest; what is not wanted of it goes back.
-FrameRun VmPhys::take_run(std::uint64_t most) {
-  if (nonempty_ == 0 || most == 0) return {};
-  unsigned want = static_cast<unsigned>(std::bit_width(most - 1));
-  if (want >= kOrders) want = kOrders - 1;
-  const std::uint32_t enough = nonempty_ >> want << want;
-  const unsigned order = enough != 0 ? static_cast<unsigned>(std::countr_zero(enough))
-                                     : static_cast<unsigned>(std::bit_width(nonempty_)) - 1;
-  const std::uint32_t first = head_[order];
-  unlink_block(first, order);
-  const std::uint64_t size = std::uint64_t{1} << order;
-  const std::uint64_t n = size < most ? size : most;
-  for (std::uint64_t i = 0; i < n; ++i) {
-    Page& page = system_.page(FrameNumber{static_cast<std::uint32_t>(first + i)});
-    DCHECK(page.queue() == PageQueue::kFree, first + i);
-    page.set_queue(PageQueue::kNone);
-  }
-  free_range(static_cast<std::uint32_t>(first + n), size - n);
-  free_.store(free_.load(std::memory_order_relaxed) - n, std::memory_order_relaxed);
-  return {FrameNumber{first}, PageCount{n}};
-}
+VmPhys::~VmPhys() = default;
 
 void VmPhys::publish() {
   VmCounters& c = system_.counters();
@@ -113,31 +41,42 @@ std::uint64_t VmPhys::available(FrameClass who) const {
   return free > reserve ? free - reserve : 0;
 }
 
+/// A frame that the order has just given away is its new holder's.
+void VmPhys::claim(FrameNumber frame) {
+  Page& page = system_.page(frame);
+  DCHECK(page.queue() == PageQueue::kFree, frame.value());
+  page.set_queue(PageQueue::kNone);
+  page.busy.store(Page::kExclusive, std::memory_order_relaxed);
+}
+
+FrameRun VmPhys::take_run(PageCount most) {
+  if (most.value() == 0) return {};
+  const FrameRun run = order_->take_run(most);
+  for (std::uint64_t i = 0; i < run.count.value(); ++i) claim(run.first + PageCount{i});
+  change_free(free_count() - run.count.value());
+  return run;
+}
+
 FrameRun VmPhys::allocate_run(PageCount most, FrameClass who) {
   MutexLock guard(lock_);
-  const FrameRun run = take_run(std::min(most.value(), available(who)));
-  for (std::uint64_t i = 0; i < run.count.value(); ++i) {
-    system_.page(run.first + PageCount{i}).busy.store(Page::kExclusive, std::memory_order_relaxed);
-  }
+  const FrameRun run = take_run(std::min(most, PageCount{available(who)}));
   publish();
   return run;
 }
 
-std::size_t VmPhys::allocate(std::span<FrameNumber> out, FrameClass who) {
+FrameGrant VmPhys::allocate(const FrameWish& wish, std::size_t wanted, std::span<FrameNumber> out,
+                            FrameClass who) {
   MutexLock guard(lock_);
-  out = out.first(static_cast<std::size_t>(std::min<std::uint64_t>(out.size(), available(who))));
-  std::size_t n = 0;
-  while (n < out.size()) {
-    const FrameRun run = take_run(out.size() - n);
-    if (run.count.value() == 0) break;
-    for (std::uint64_t i = 0; i < run.count.value(); ++i) {
-      const FrameNumber frame = run.first + PageCount{i};
-      system_.page(frame).busy.store(Page::kExclusive, std::memory_order_relaxed);
-      out[n++] = frame;
-    }
-  }
+  const std::size_t n = std::min<std::size_t>(out.size(), available(who));
+  FrameGrant grant{.skipped = 0, .count = n};
+  if (n == 0) return grant;
+  if (n < out.size()) grant.skipped = std::min(wanted, out.size() - n);
+  const PageCount skipped{grant.skipped};
+  order_->take({wish.object, wish.first + skipped, wish.va + to_bytes(skipped)}, out.first(n));
+  for (const FrameNumber frame : out.first(n)) claim(frame);
+  change_free(free_count() - n);
   publish();
-  return n;
+  return grant;
 }
 
 void VmPhys::free(std::span<const FrameNumber> frames) {
@@ -159,10 +98,10 @@ void VmPhys::free(std::span<const FrameNumber> frames) {
       page.order = Page::kNotHead;
       page.set_queue(PageQueue::kFree);
     }
-    free_range(frames[i].value(), n);
+    order_->put({frames[i], PageCount{n}});
     i += n;
   }
-  free_.store(free_.load(std::memory_order_relaxed) + frames.size(), std::memory_order_relaxed);
+  change_free(free_count() + frames.size());
   publish();
 }
 
@@ -174,8 +113,8 @@ void VmPhys::add(FrameRun run) {
     page.order = Page::kNotHead;
     page.set_queue(PageQueue::kFree);
   }
-  free_range(run.first.value(), run.count.value());
-  free_.store(free_.load(std::memory_order_relaxed) + run.count.value(), std::memory_order_relaxed);
+  order_->put(run);
+  change_free(free_count() + run.count.value());
   const std::uint64_t now = granted_.load(std::memory_order_relaxed) + run.count.value();
   granted_.store(now, std::memory_order_relaxed);
   system_.set_granted(PageCount{now});
@@ -188,31 +127,44 @@ void VmPhys::add(FrameRun run) {
 
 FrameRun VmPhys::take_out(PageCount most) {
   MutexLock guard(lock_);
-  const FrameRun run = take_run(most.value());
+  const FrameRun run = take_run(most);
+  for (std::uint64_t i = 0; i < run.count.value(); ++i) {
+    system_.page(run.first + PageCount{i}).busy.store(0, std::memory_order_relaxed);
+  }
   granted_.store(granted_.load(std::memory_order_relaxed) - run.count.value(), std::memory_order_relaxed);
   system_.set_granted(PageCount{granted()});
   publish();
   return run;
 }
 
+void VmPhys::renamed(FrameNumber frame, const VmObject& from, PageIndex before, VmObject& to, PageIndex now) {
+  if (!follows_objects_) return;
+  MutexLock guard(lock_);
+  order_->renamed(frame, from, before, to, now);
+}
+
+void VmPhys::object_gone(VmObject& object) {
+  if (!follows_objects_) return;
+  MutexLock guard(lock_);
+  order_->object_gone(object);
+}
+
 void VmPhys::for_each_block(FunctionRef<void(unsigned, FrameNumber)> visit) {
   MutexLock guard(lock_);
-  for (unsigned order = 0; order < kOrders; ++order) {
-    for (std::uint32_t f = head_[order]; f != kEnd; f = system_.page(FrameNumber{f}).next) {
-      visit(order, FrameNumber{f});
-    }
-  }
+  order_->for_each_block(visit);
 }
 
 void VmPhys::validate() {
+  {
+    MutexLock guard(lock_);
+    order_->validate();
+  }
   std::uint64_t sum = 0;
   for_each_block([&](unsigned order, FrameNumber first) {
     CHECK((first.value() & ((1u << order) - 1)) == 0, first.value(), order);
-    CHECK(system_.page(first).order == order, first.value(), order);
     for (std::uint32_t i = 0; i < (1u << order); ++i) {
       const Page& page = system_.page(FrameNumber{first.value() + i});
       CHECK(page.queue() == PageQueue::kFree && page.object == nullptr, first.value() + i);
-      CHECK(i == 0 || page.order == Page::kNotHead, first.value() + i);
       CHECK(page.wire_count.load() == 0, first.value() + i);
     }
     sum += std::uint64_t{1} << order;

@@ -1,17 +1,18 @@
-// VmPhys: the free frames. A binary buddy allocator over the frames that the machine has granted.
+// VmPhys: the free frames: how many there are, and the state of their Pages. Which of them is handed out next
+// is the FrameOrder's (buddy, coloured, reservation: docs/mechanisms/page-colouring.md).
 //
-// Invariants: a free frame's Page is in state kFree; the first frame of a free block carries its order, the
-// others kNotHead; no two free buddies of equal order exist unmerged. free_count() is the sum over the
-// blocks; granted() the frames that are free or in use. Frames that were never granted or were retired are
-// never touched.
+// Invariants: a free frame's Page is in state kFree and in no object; free_count() is the number of frames
+// that the order has; granted() the frames that are free or in use. Frames that were never granted or were
+// retired are never touched.
 #pragma once
 
-#include <array>
 #include <atomic>
+#include <memory>
 #include <span>
 
 #include "base/function_ref.h"
 #include "base/mutex.h"
+#include "vm/vm_frame_order.h"
 #include "vm/vm_system.h"
 #include "vm/vm_types.h"
 
@@ -24,15 +25,28 @@ enum class FrameClass : std::uint8_t {
   kInterrupt  // whatever there is
 };
 
+/// Which part of a wish was granted: out[0 .. count) are for the pages from wish.first + skipped on.
+struct FrameGrant {
+  std::size_t skipped = 0;
+  std::size_t count = 0;
+};
+
 class VmPhys {
  public:
-  static constexpr unsigned kOrders = 10;  // blocks of 1 .. 512 frames
+  VmPhys(VmSystem& system, std::unique_ptr<FrameOrder> order);
+  ~VmPhys();
+  VmPhys(const VmPhys&) = delete;
+  VmPhys& operator=(const VmPhys&) = delete;
 
-  explicit VmPhys(VmSystem& system);
-
-  /// Takes up to out.size() free frames, in as few consecutive runs as the free blocks allow; returns how
-  /// many. The pages come exclusively busy, invalid, clean, in no object.
-  std::size_t allocate(std::span<FrameNumber> out, FrameClass who = FrameClass::kNormal);
+  /// Takes frames for out.size() pages, as the wish says; when fewer are free, for some around page number
+  /// `wanted` of them: it first, then those after it, then those before. The pages come exclusively busy,
+  /// invalid, clean, in no object.
+  FrameGrant allocate(const FrameWish& wish, std::size_t wanted, std::span<FrameNumber> out,
+                      FrameClass who = FrameClass::kNormal);
+  /// The same for nobody in particular; returns how many.
+  std::size_t allocate(std::span<FrameNumber> out, FrameClass who = FrameClass::kNormal) {
+    return allocate({}, 0, out, who).count;
+  }
   /// A run of consecutive frames, at most `most` of them, as long as can be had; count 0 when nothing is
   /// free.
   FrameRun allocate_run(PageCount most, FrameClass who = FrameClass::kNormal);
@@ -47,28 +61,36 @@ class VmPhys {
   /// 0 = none.
   FrameRun take_out(PageCount most);
 
+  /// FrameOrder::grow_batch().
+  [[nodiscard]] PageCount grow_batch() const { return order_->grow_batch(); }
+  /// Colour of the first page of a new object. No lock needed.
+  [[nodiscard]] std::uint32_t base_colour(PageCount size) { return order_->base_colour(size); }
+  /// The page in `frame` has changed its object or its place there. Both objects are locked exclusively.
+  void renamed(FrameNumber frame, const VmObject& from, PageIndex before, VmObject& to, PageIndex now);
+  /// The object has lost its last page and is about to be recycled.
+  void object_gone(VmObject& object);
+
   [[nodiscard]] std::uint64_t free_count() const { return free_.load(std::memory_order_relaxed); }
   [[nodiscard]] std::uint64_t granted() const { return granted_.load(std::memory_order_relaxed); }
 
-  /// Calls visit(order, first frame) for every free block.
+  /// Calls visit(order, first frame) for pieces that make up all free frames.
   void for_each_block(FunctionRef<void(unsigned, FrameNumber)> visit);
+  /// For tests of one order, and for whoever reports on it; at rest.
+  [[nodiscard]] FrameOrder& order() { return *order_; }
   /// Checks the invariants above; stops the program when one is broken.
   void validate();
 
  private:
-  void push_block(std::uint32_t first, unsigned order) REQUIRES(lock_);
-  void unlink_block(std::uint32_t first, unsigned order) REQUIRES(lock_);
-  void free_block(std::uint32_t first, unsigned order) REQUIRES(lock_);
-  void free_range(std::uint32_t first, std::uint64_t n) REQUIRES(lock_);
-  FrameRun take_run(std::uint64_t most) REQUIRES(lock_);
+  FrameRun take_run(PageCount most) REQUIRES(lock_);
+  void claim(FrameNumber frame) REQUIRES(lock_);
   void publish() REQUIRES(lock_);
+  void change_free(std::uint64_t now) REQUIRES(lock_) { free_.store(now, std::memory_order_relaxed); }
 
   VmSystem& system_;
-  const std::uint64_t limit_;
+  const std::unique_ptr<FrameOrder> order_;  // used with the lock held, see there
+  const bool follows_objects_;
   Mutex lock_{LockRank::kFreeList};
-  std::array<std::uint32_t, kOrders> head_ GUARDED_BY(lock_);
-  std::uint32_t nonempty_ GUARDED_BY(lock_) = 0;  // bit per order
-  std::atomic<std::uint64_t> free_{0};            // changed under the lock, read without
+  std::atomic<std::uint64_t> free_{0};  // changed under the lock, read without
   std::atomic<std::uint64_t> granted_{0};
   std::uint64_t most_granted_ GUARDED_BY(lock_) = 0;  // so many Pages have been touched
 };

@@ -14,7 +14,6 @@ namespace enchilada {
 namespace {
 
 constexpr std::uint64_t kMaxCluster = 64;  // what one bitmap word and the fault's arrays hold
-constexpr std::uint64_t kGrowBatch = 64;
 
 PageCount clamp_cluster(PageCount n) {
   return PageCount{std::clamp<std::uint64_t>(n.value(), 1, kMaxCluster)};
@@ -48,7 +47,9 @@ std::unique_ptr<VmSystem> VmSystem::create(const VmSystemConfig& config) {
   // VmPhys counts their memory as frames are granted.
   system->pages_ = static_cast<Page*>(config.arena.reserve(config.phys.frame_limit().value() * sizeof(Page)));
   if (system->pages_ == nullptr) return nullptr;
-  system->free_frames_ = std::make_unique<VmPhys>(*system);
+  std::unique_ptr<FrameOrder> order = make_frame_order(*system, config.modes.get<FrameOrderMode>());
+  if (order == nullptr) return nullptr;
+  system->free_frames_ = std::make_unique<VmPhys>(*system, std::move(order));
   system->queues_ = std::make_unique<PageQueues>(*system);
   system->objects_ = std::make_unique<VmObjectZone>(*system);
   system->daemon_ = std::make_unique<PageDaemon>(*system);
@@ -90,7 +91,7 @@ bool VmSystem::is_short() const {
 }
 
 PageCount VmSystem::grow(PageCount wanted) {
-  const PageCount ask{std::max(wanted.value(), kGrowBatch)};
+  const PageCount ask = std::max(wanted, free_frames_->grow_batch());
   const PageCount got = config_.phys.grow(ask, [this](FrameRun run) { free_frames_->add(run); });
   may_grow_.store(got.value() != 0, std::memory_order_relaxed);
   return got;

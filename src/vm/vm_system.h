@@ -37,14 +37,16 @@ using ReplacementPolicyMaker = std::unique_ptr<ReplacementPolicy> (*)(PageoutOps
 struct VmTunables {
   PageCount zero_fill_cluster{16};  // neighbours zero-filled in one fault at most
   PageCount readahead_min{8};
-  PageCount readahead_max{64};     // pages of one page-in at most
-  unsigned readahead_runs{4};      // places in the store that one page-in reads at most
-  PageCount pageout_cluster{64};   // pages of one write at most
-  PageCount withdraw_cluster{16};  // neighbours unmapped together when use is sampled by unmapping
-  PageCount prefault_cluster{16};  // resident neighbours mapped in one soft fault at most
-  PageCount regroup_cluster{8};    // neighbours written anew so that one read brings them back; 1 = never
-  PageCount free_min{0};           // allocation reclaims below this many free frames
-  PageCount free_target{0};        // reclaim stops here
+  PageCount readahead_max{64};        // pages of one page-in at most
+  unsigned readahead_runs{4};         // places in the store that one page-in reads at most
+  PageCount pageout_cluster{64};      // pages of one write at most
+  PageCount withdraw_cluster{16};     // neighbours unmapped together when use is sampled by unmapping
+  PageCount prefault_cluster{16};     // resident neighbours mapped in one soft fault at most
+  PageCount regroup_cluster{8};       // neighbours written anew so that one read brings them back; 1 = never
+  ByteCount colour_cache{128 << 10};  // the cache that frame_order=coloured colours for; 16K .. 1M
+  unsigned reservation_order = 9;     // frame_order=reservation: blocks of 2^n frames, at most 2^9
+  PageCount free_min{0};              // allocation reclaims below this many free frames
+  PageCount free_target{0};           // reclaim stops here
 };
 
 struct VmSystemConfig {

@@ -129,6 +129,10 @@ RigConfig choose_config(Random& random) {
     config.engine.modes.set(CompressionMode::kZstd);
     config.engine.machine.arena_bytes += std::size_t{2} << 20;  // its workspaces
   }
+  config.engine.modes.set(static_cast<FrameOrderMode>(random.below(3)));
+  // Small, so that these machines hold many of them.
+  config.engine.tunables.reservation_order = static_cast<unsigned>(random.between(1, 5));
+  config.engine.tunables.colour_cache = to_bytes(PageCount{std::uint64_t{1} << random.between(0, 8)});
   return config;
 }
 
@@ -137,8 +141,10 @@ std::string describe(const RigConfig& config) {
   char line[400];
   std::snprintf(
       line, sizeof(line),
-      "%llu frames, %s%s%s%s, %zu swap devices of %llu pages (%s)%s%s, pv limit %zu, %llu tables%s%s%s%s%s",
+      "%llu frames (%s), %s%s%s%s, %zu swap devices of %llu pages (%s)%s%s, pv limit %zu, %llu "
+      "tables%s%s%s%s%s",
       static_cast<unsigned long long>(e.machine.memory.frames.value()),
+      name_of(e.modes.get<FrameOrderMode>()).data(),
       e.machine.pmap.reference_bits ? "reference bits" : "no reference bits",
       e.machine.pmap.dirty_bits ? "" : ", no dirty bits", e.machine.pmap.one_address ? ", one address" : "",
       e.machine.memory.run_at_most < e.machine.memory.frames ? ", scattered grants" : "", e.swap_pages.size(),

@@ -47,9 +47,17 @@ TEST(VmModes, WrongNamesChangeNothing) {
   EXPECT_EQ(modes, VmModes());
 }
 
+TEST(VmModes, ALiveMachineKeepsTheDefaultsOfWhatItHasNot) {
+  const VmModes article = VmModes(Preset::kArticle).on_live_machine();
+  EXPECT_EQ(article.get<SwapAllocatorMode>(), SwapAllocatorMode::kBlist1999);
+  EXPECT_EQ(article.get<FrameOrderMode>(), FrameOrderMode::kBuddy);
+}
+
 TEST(VmModes, ThePresetOfTheArticleHasTheArticlesForms) {
   EXPECT_EQ(VmModes(Preset::kArticle).get<SwapAllocatorMode>(), SwapAllocatorMode::kBlist1999);
   EXPECT_EQ(VmModes(Preset::kModern).get<SwapAllocatorMode>(), SwapAllocatorMode::kBlist);
+  EXPECT_EQ(VmModes(Preset::kArticle).get<FrameOrderMode>(), FrameOrderMode::kColoured);
+  EXPECT_EQ(VmModes(Preset::kModern).get<FrameOrderMode>(), FrameOrderMode::kReservation);
   EXPECT_EQ(VmModes(Preset::kHybrid), VmModes());
 }
 
