@@ -20,6 +20,14 @@ SoftEngineOptions options_of(VmModes modes, std::uint64_t frames = 512) {
   return options;
 }
 
+/// The presets' modes of object chains alone: pages are chosen and written as by default.
+VmModes article_chains() {
+  return VmModes().set(CollapseMode::kArticle).set(CowMoveMode::kOn).set(DeadPagesMode::kKeep);
+}
+VmModes modern_chains() {
+  return article_chains().set(CollapseMode::kModern);
+}
+
 /// A program with two pages of data in a file, both modified: A is the file, B has the two pages.
 struct Program : SoftRig {
   explicit Program(VmModes modes)
@@ -41,7 +49,7 @@ struct Program : SoftRig {
 };
 
 TEST(ArticleObjects, LayersAppearOnlyWhenTheyAreWrittenTo) {
-  Program p{VmModes(Preset::kArticle)};
+  Program p{article_chains()};
   VmObject* const a = &p.vnode.object();
   EXPECT_EQ(SoftRig::object_at(p.parent, p.data), a) << "at the start the file is all there is";
   EXPECT_EQ(p.objects(), 1u);
@@ -76,7 +84,7 @@ TEST(ArticleObjects, LayersAppearOnlyWhenTheyAreWrittenTo) {
 }
 
 TEST(ArticleObjects, TheChildsExecLetsTheParentTakeBackWhatWasShared) {
-  Program p{VmModes(Preset::kArticle)};
+  Program p{article_chains()};
   p.modify_data();
   auto& child = p.fork(p.parent);
   ASSERT_EQ(p.write(p.parent, p.data, 10), FaultResult::kResolved);
@@ -102,7 +110,7 @@ TEST(ArticleObjects, TheChildsExecLetsTheParentTakeBackWhatWasShared) {
 }
 
 TEST(ArticleObjects, AllShadowedEndsWithBothOnTheFileAndBGone) {
-  Program p{VmModes(Preset::kArticle)};
+  Program p{article_chains()};
   p.modify_data();
   auto& child = p.fork(p.parent);
   ASSERT_EQ(p.write(child, p.data, 20), FaultResult::kResolved);
@@ -125,7 +133,7 @@ TEST(ArticleObjects, AllShadowedEndsWithBothOnTheFileAndBGone) {
 }
 
 TEST(ArticleObjects, TodaysMomentsNoticeTheSameAtTheNextForkOnly) {
-  Program p{VmModes(Preset::kModern)};
+  Program p{modern_chains()};
   p.modify_data();
   auto& child = p.fork(p.parent);
   ASSERT_EQ(p.write(child, p.data, 20), FaultResult::kResolved);
@@ -143,7 +151,7 @@ TEST(ArticleObjects, TodaysMomentsNoticeTheSameAtTheNextForkOnly) {
 }
 
 TEST(ArticleObjects, AllShadowedCountsPagesThatAreOnlyInSwap) {
-  Program p{VmModes(Preset::kArticle)};
+  Program p{article_chains()};
   p.modify_data();
   auto& child = p.fork(p.parent);
   ASSERT_EQ(p.write(child, p.data, 20), FaultResult::kResolved);
