@@ -61,6 +61,12 @@ void check_references(const VmObject& object, const Seen& seen, Report& report) 
     report.add("file %p: size %llu, but its pager has %llu pages", name_of(&object),
                number(object.size.value()), number(object.copies()));
   }
+  const bool fixed = object.kind == ObjectKind::kDevice || object.kind == ObjectKind::kPhysical;
+  if (fixed && object.pages.count() != object.size.value()) {
+    report.add("object %p: %llu of %llu frames that should stay are there", name_of(&object),
+               number(object.pages.count()), number(object.size.value()));
+  }
+  if (object.pager == nullptr) report.add("object %p: no pager", name_of(&object));
   if (object.paging()) report.add("object %p: paging in progress at rest", name_of(&object));
   if (object.dead()) report.add("object %p: dead, but still in the zone's list", name_of(&object));
 }

@@ -102,31 +102,40 @@ FaultState::Step FaultState::fill_and_map(Batch& batch) {
   return leave(Step::kDone);
 }
 
-/// Is the top the only one that can still see page `index` of its direct backing object? So it is when nobody
-/// else refers to the object, or when one other shadow does that hides the page or does not reach it: then
-/// the page would be dead after a copy (§1.5; the article leaves such pages behind). Both objects locked; the
-/// other is only tried.
-bool FaultState::only_viewer(VmObject& object, PageIndex index) NO_THREAD_SAFETY_ANALYSIS {
-  if (!object.anonymous() || &object != top().backing || object.refs() != object.shadow_count) return false;
-  if (object.shadow_count == 1) return true;
-  if (object.shadow_count != 2) return false;
+/// What becomes of page `index` of `object` when the top has its contents. Only the top can still see it when
+/// nobody else refers to the object, or when the one other shadow hides the page or does not reach it: *dead
+/// then, for the page would be dead after a copy (§1.5; the article leaves such pages behind). Both objects
+/// locked; the other is only tried.
+SourceFate FaultState::fate_of(VmObject& object, PageIndex index, bool* dead) NO_THREAD_SAFETY_ANALYSIS {
+  *dead = false;
+  if (!object.anonymous() || &object != top().backing || object.refs() != object.shadow_count) {
+    return SourceFate::kStays;
+  }
+  const SourceFates fates = system_.objects().source_fates();
+  if (object.shadow_count == 1) return fates.last_owner;
+  if (object.shadow_count != 2 || fates.dead == SourceFate::kStays) return SourceFate::kStays;
   VmObject* const first = object.shadows.front();
   VmObject& other = first == &top() ? *object.shadows.next(first) : *first;
-  if (!other.lock.try_lock_shared()) return false;
+  if (!other.lock.try_lock_shared()) return SourceFate::kStays;
   const std::uint64_t offset = other.backing_offset.value();
-  bool hidden = index.value() < offset || index.value() - offset >= other.size.value();
-  if (!hidden) {
+  *dead = index.value() < offset || index.value() - offset >= other.size.value();
+  if (!*dead) {
     const PageIndex there{index.value() - offset};
     const FrameNumber frame = other.pages.find(there);
-    hidden = frame != kNoFrame ? system_.page(frame).is_valid() : system_.objects().has_copy(other, there);
+    *dead = frame != kNoFrame ? system_.page(frame).is_valid() : system_.objects().has_copy(other, there);
   }
   other.lock.unlock_shared();
-  return hidden;
+  return *dead ? fates.dead : SourceFate::kStays;
 }
 
 /// A write to a page of a backing object. Moves it up when nobody else can see it there, else copies it.
 FaultState::Step FaultState::copy_up(VmObject& object, Page& source) {
-  if (!source.is_wired() && only_viewer(object, source.pindex)) return move_up(object, source);
+  bool dead = false;
+  const SourceFate fate = source.is_wired() ? SourceFate::kStays : fate_of(object, source.pindex, &dead);
+  if (fate == SourceFate::kMoves) {
+    if (dead) count(system_.counters().dead_pages_reclaimed);
+    return move_up(object, source);
+  }
   Batch batch;
   batch.low = look_.index;
   batch.count = system_.free_frames()
@@ -144,11 +153,11 @@ FaultState::Step FaultState::copy_up(VmObject& object, Page& source) {
     source.unbusy();
     return leave(fail(FaultResult::kNoMemory));
   }
-  return copy_and_map(batch, source, others_see_top);
+  return copy_and_map(batch, source, others_see_top, fate);
 }
 
 /// The source stays busy until the copy is mapped: nobody may take it away or write to it meanwhile.
-FaultState::Step FaultState::copy_and_map(Batch& batch, Page& source, bool others_see_top) {
+FaultState::Step FaultState::copy_and_map(Batch& batch, Page& source, bool others_see_top, SourceFate fate) {
   Page& page = system_.page(batch.wanted());
   const FrameNumber from = system_.frame_of(source);
   system_.phys().copy(from, batch.wanted());
@@ -175,10 +184,33 @@ FaultState::Step FaultState::copy_and_map(Batch& batch, Page& source, bool other
     }
   }
   enter(batch, look_.prot);
-  source.unbusy();
+  let_go_of_source(source, fate);
   unbusy_all(batch);
-  system_.objects().maybe_collapse(top());  // the map's lock keeps the top alive
+  system_.objects().collapse_at(CollapseMoment::kCopy, top());  // the map's lock keeps the top alive
   return leave(Step::kDone);
+}
+
+/// The page that was copied from, busy, and unlocked since its fate was found: so that is asked again.
+void FaultState::let_go_of_source(Page& source, SourceFate fate) {
+  VmObject& object = *source.object;  // busy: stable
+  const FrameNumber frame = system_.frame_of(source);
+  bool freed = false;
+  if (fate == SourceFate::kFreed) {
+    bool dead = false;
+    const ReadLock top_guard(top().lock);
+    const WriteLock guard(object.lock);
+    freed = !source.is_wired() && fate_of(object, source.pindex, &dead) == SourceFate::kFreed;
+    if (freed) {
+      if (object.copies() != 0) object.pager->forget(object.handle, source.pindex, PageCount{1});
+      system_.objects().remove_pages(object, {&frame, 1});
+      count(system_.counters().dead_pages_reclaimed);
+    }
+  }
+  if (freed) {
+    system_.objects().release({&frame, 1});
+  } else {
+    source.unbusy();
+  }
 }
 
 /// Nobody but the top sees the page: it changes hands instead of being copied.
@@ -198,7 +230,7 @@ FaultState::Step FaultState::move_up(VmObject& object, Page& source) {
   if (wire_) wire_page(source);
   enter(batch, look_.prot);
   unbusy_all(batch);
-  system_.objects().maybe_collapse(top());
+  system_.objects().collapse_at(CollapseMoment::kCopy, top());
   return leave(Step::kDone);
 }
 

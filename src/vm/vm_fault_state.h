@@ -77,11 +77,12 @@ class FaultState {
   Step found_below(VmObject& object, PageIndex index, FrameNumber frame);
   Step map_from_below(VmObject& object, PageIndex index, Page& page);
   Step copy_up(VmObject& object, Page& page);
-  bool only_viewer(VmObject& object, PageIndex index);
+  SourceFate fate_of(VmObject& object, PageIndex index, bool* dead);
+  void let_go_of_source(Page& source, SourceFate fate);
   Step move_up(VmObject& object, Page& page);
   Step zero_fill(VmObject& last);
   Step fill_and_map(Batch& batch);
-  Step copy_and_map(Batch& batch, Page& source, bool others_see_top);
+  Step copy_and_map(Batch& batch, Page& source, bool others_see_top, SourceFate fate);
   Step start_page_in(VmObject& object, PageIndex index);
 
   /// Frames for the pages of an object from `first` on, of which number `wanted` is the one at va_.

@@ -29,6 +29,25 @@ enum class ModeScope : std::uint8_t {
   kSoftMachineOnly  // page tables, frames with addresses: simulated machines
 };
 
+/// When object chains are shortened (docs/mechanisms/objects.md).
+enum class CollapseMode : std::uint8_t {
+  kGuarded,  // today's moments, and after a copy-on-write fault where page counts say that it may work
+  kArticle,  // after every copy-on-write fault, and when an object loses a reference
+  kModern,   // FreeBSD 14: when a reference goes, at fork, at removal, when a neighbour is mapped
+};
+
+/// A write to a page that nobody else can see any more (docs/mechanisms/objects.md).
+enum class CowMoveMode : std::uint8_t {
+  kOff,  // copies it
+  kOn,   // takes it
+};
+
+/// Pages that nobody can reach because every shadow hides them (docs/mechanisms/objects.md).
+enum class DeadPagesMode : std::uint8_t {
+  kKeep,     // the article: they are paged out some day
+  kReclaim,  // freed, or used for the copy, at the write that makes them dead
+};
+
 /// How free blocks of swap are found (docs/mechanisms/swap-allocators.md).
 enum class SwapAllocatorMode : std::uint8_t {
   kBlist,      // today's: hints, runs across leaves, a cursor
@@ -262,6 +281,39 @@ struct ModeOf<FrameOrderMode> {
   static constexpr auto kModern = FrameOrderMode::kReservation;
 };
 
+template <>
+struct ModeOf<CollapseMode> {
+  static constexpr std::string_view kName = "collapse";
+  static constexpr std::array<std::string_view, 3> kNames = {"guarded", "article", "modern"};
+  static constexpr std::string_view kWhat = "when chains of memory objects are shortened";
+  static constexpr ModeScope kScope = ModeScope::kEveryMachine;
+  static constexpr auto kHybrid = CollapseMode::kGuarded;
+  static constexpr auto kArticle = CollapseMode::kArticle;
+  static constexpr auto kModern = CollapseMode::kModern;
+};
+
+template <>
+struct ModeOf<CowMoveMode> {
+  static constexpr std::string_view kName = "cow_move";
+  static constexpr std::array<std::string_view, 2> kNames = {"off", "on"};
+  static constexpr std::string_view kWhat = "a copy-on-write page with one owner left is moved, not copied";
+  static constexpr ModeScope kScope = ModeScope::kEveryMachine;
+  static constexpr auto kHybrid = CowMoveMode::kOn;
+  static constexpr auto kArticle = CowMoveMode::kOn;
+  static constexpr auto kModern = CowMoveMode::kOn;
+};
+
+template <>
+struct ModeOf<DeadPagesMode> {
+  static constexpr std::string_view kName = "dead_pages";
+  static constexpr std::array<std::string_view, 2> kNames = {"keep", "reclaim"};
+  static constexpr std::string_view kWhat = "what becomes of pages that every shadow hides";
+  static constexpr ModeScope kScope = ModeScope::kEveryMachine;
+  static constexpr auto kHybrid = DeadPagesMode::kReclaim;
+  static constexpr auto kArticle = DeadPagesMode::kKeep;
+  static constexpr auto kModern = DeadPagesMode::kKeep;
+};
+
 template <class... Modes>
 struct ModeList {
   static constexpr std::size_t kCount = sizeof...(Modes);
@@ -287,9 +339,10 @@ struct ModeList {
 };
 
 /// Every mechanism, in the order of the article's sections where it has one.
-using AllModes = ModeList<SwapMetaMode, SwapAllocatorMode, CompressionMode, ThresholdMode, ActiveScanMode,
-                          PageoutTargetMode, LaundryMode, CacheQueueMode, ProactiveMode, DropBehindMode,
-                          DontNeedMode, ReferenceMode, FrameOrderMode>;
+using AllModes =
+    ModeList<SwapMetaMode, SwapAllocatorMode, CompressionMode, ThresholdMode, ActiveScanMode,
+             PageoutTargetMode, LaundryMode, CacheQueueMode, ProactiveMode, DropBehindMode, DontNeedMode,
+             ReferenceMode, FrameOrderMode, CollapseMode, CowMoveMode, DeadPagesMode>;
 
 /// All mechanisms; VmModes numbers them by their place here.
 inline constexpr std::span<const Mechanism> kMechanisms = AllModes::kMechanisms;

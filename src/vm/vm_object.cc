@@ -12,7 +12,11 @@ constexpr PageIndex kNoEnd{~std::uint64_t{0}};
 }  // namespace
 
 VmObjectZone::VmObjectZone(VmSystem& system)
-    : system_(system), slab_(system.arena(), 16), nodes_(system.arena()) {}
+    : system_(system),
+      policy_(CollapsePolicy::make(system.modes().get<CollapseMode>())),
+      fates_(SourceFates::of(system.modes().get<CowMoveMode>(), system.modes().get<DeadPagesMode>())),
+      slab_(system.arena(), 16),
+      nodes_(system.arena()) {}
 
 bool VmObjectZone::reserve() {
   return slab_.reserve(16) && nodes_.reserve();
@@ -99,7 +103,7 @@ VmObject* VmObjectZone::drop_reference(VmObject& object) NO_THREAD_SAFETY_ANALYS
   }
   object.lock.unlock();
   if (heir != nullptr) {
-    collapse(*heir);
+    collapse_at(CollapseMoment::kDereference, *heir);
     heir->end_paging();
   }
   return nullptr;
@@ -161,6 +165,7 @@ void VmObjectZone::free_range(VmObject& object, PageIndex first, PageIndex end) 
 
 void VmObjectZone::remove_range(VmObject& object, PageIndex first, PageCount count) {
   if (!object.anonymous()) return;  // a file's pages stay for whoever maps it next
+  collapse_at(CollapseMoment::kRemoval, object);
   WriteLock guard(object.lock);
   const bool sole = object.one_mapping() || object.refs() == 1;
   if (!sole || object.shadow_count != 0) return;

@@ -17,6 +17,7 @@
 #include "base/intrusive_list.h"
 #include "base/mutex.h"
 #include "vm/fixed_pager.h"
+#include "vm/vm_collapse.h"
 #include "vm/vm_page.h"
 #include "vm/vm_pager.h"
 #include "vm/vm_radix.h"
@@ -178,9 +179,17 @@ class VmObjectZone {
 
   /// Collapse and bypass as far as possible (§1.4). Object unlocked on entry.
   void collapse(VmObject& object);
-  /// After a copy-on-write fault has given `object` a page: collapse(), but only when page counts say that it
-  /// may work.
-  void maybe_collapse(VmObject& object);
+  /// The same if this engine does it at such moments.
+  void collapse_at(CollapseMoment moment, VmObject& object) {
+    if (policy_->wants(moment, object)) collapse(object);
+  }
+  /// What becomes of pages that a copy-on-write fault leaves to nobody.
+  [[nodiscard]] SourceFates source_fates() const { return fates_; }
+
+  /// Pages, in memory or in the store alone, of anonymous objects that every shadow hides and no entry maps:
+  /// the article's dead pages. The counter dead_pages becomes the answer. Looks at every page: the engine is
+  /// at rest.
+  [[nodiscard]] std::uint64_t count_dead_pages();
 
   /// Depth of the backing chain, 1 = no backing.
   [[nodiscard]] unsigned depth(const VmObject& object) const;
@@ -236,12 +245,15 @@ class VmObjectZone {
   Absorbed absorb_page(VmObject& object, VmObject& backing, VmRadix::Item item);
   void hand_over_swap(VmObject& object, VmObject& backing);
   void take_backing_of(VmObject& object, VmObject& backing);
+  [[nodiscard]] bool hidden_by_all(const VmObject& object, PageIndex index);
   bool bypass(VmObject& object, VmObject& backing);
   bool all_shadowed(const VmObject& object, const VmObject& backing);
   void recycle(VmObject& object);
   void validate_object(VmObject& object);
 
   VmSystem& system_;
+  const std::unique_ptr<CollapsePolicy> policy_;
+  const SourceFates fates_;
   FixedPager fixed_;
   Slab<VmObject> slab_;
   VmRadixPool nodes_;

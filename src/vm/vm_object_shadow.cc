@@ -44,7 +44,7 @@ bool VmObjectZone::shadow(VmObject** object, PageIndex* offset, PageCount length
 
 bool VmObjectZone::coalesce(VmObject& object, PageIndex offset, PageCount size, PageCount extra) {
   if (!object.anonymous()) return false;
-  collapse(object);
+  collapse_at(CollapseMoment::kCoalesce, object);
   WriteLock guard(object.lock);
   if (object.backing != nullptr) return false;
   const PageIndex end = offset + size;
@@ -60,7 +60,7 @@ bool VmObjectZone::coalesce(VmObject& object, PageIndex offset, PageCount size, 
 }
 
 void VmObjectZone::prepare_for_copy(VmObject& object) {
-  collapse(object);
+  collapse_at(CollapseMoment::kFork, object);
   clear_one_mapping(object);
 }
 
@@ -154,6 +154,7 @@ VmObject* VmObjectZone::collapse_chain(VmObject& object)
   while (object.backing != nullptr && object.backing->anonymous()) {
     VmObject& backing = *object.backing;
     backing.lock.lock();
+    count(system_.counters().object_collapse_tries);
     const bool own = backing.refs() == 1;
     const bool done = own ? merge_backing(object, backing) : bypass(object, backing);
     VmObject* other = nullptr;
@@ -174,21 +175,6 @@ VmObject* VmObjectZone::collapse_chain(VmObject& object)
     sibling = other;
   }
   return sibling;
-}
-
-void VmObjectZone::maybe_collapse(VmObject& object) {
-  bool promising = false;
-  {
-    ReadLock guard(object.lock);
-    VmObject* const backing = object.backing;
-    if (backing == nullptr || !backing->anonymous()) return;
-    ReadLock backing_guard(backing->lock);
-    const std::uint64_t have = object.pages.count() + object.copies();
-    const std::uint64_t hidden = backing->pages.count() + backing->copies();
-    const bool full = have >= object.size.value();
-    promising = backing->refs() == 1 || full || (have >= hidden && have >= object.bypass_retry);
-  }
-  if (promising) collapse(object);
 }
 
 /// Only `object` refers to `backing`: takes over all it has. Both locked. False: something is busy, try
@@ -212,12 +198,16 @@ bool VmObjectZone::move_backing_pages(VmObject& object, VmObject& backing) {
   std::array<FrameNumber, 64> doomed;
   std::size_t n = 0;
   bool all = true;
+  std::uint64_t moved = 0;
+  std::uint64_t freed = 0;
   VmRadix::Item item;
   for (PageIndex at{0}; all && backing.pages.find_least(at, &item); at = item.index + PageCount{1}) {
     switch (absorb_page(object, backing, item)) {
       case Absorbed::kMoved:
+        ++moved;
         break;
       case Absorbed::kHidden:
+        ++freed;
         doomed[n++] = item.frame;
         break;
       case Absorbed::kStuck:
@@ -232,6 +222,8 @@ bool VmObjectZone::move_backing_pages(VmObject& object, VmObject& backing) {
   }
   remove_pages(backing, {doomed.data(), n});
   release({doomed.data(), n});
+  count(system_.counters().object_collapse_moved, moved);
+  count(system_.counters().object_collapse_freed, freed);
   return all;
 }
 
@@ -329,6 +321,36 @@ bool VmObjectZone::bypass(VmObject& object, VmObject& backing) {
   if (backing.refs() == 1 && backing.shadow_count == 0) backing.flags |= VmObject::kOneMapping;
   count(system_.counters().object_bypasses);
   return true;
+}
+
+/// Is page `index` of an object that only shadows refer to in none of their views? Nothing is locked.
+bool VmObjectZone::hidden_by_all(const VmObject& object, PageIndex index) {
+  for (VmObject* s = object.shadows.front(); s != nullptr; s = object.shadows.next(s)) {
+    const std::uint64_t offset = s->backing_offset.value();
+    if (index.value() < offset || index.value() - offset >= s->size.value()) continue;
+    const PageIndex there{index.value() - offset};
+    if (s->pages.find(there) == kNoFrame && !has_copy(*s, there)) return false;
+  }
+  return true;
+}
+
+std::uint64_t VmObjectZone::count_dead_pages() NO_THREAD_SAFETY_ANALYSIS {  // at rest: nothing is locked
+  std::uint64_t dead = 0;
+  MutexLock guard(lock_);
+  for (VmObject* o = live_.front(); o != nullptr; o = live_.next(o)) {
+    if (!o->anonymous() || o->shadow_count == 0 || o->refs() != o->shadow_count) continue;
+    VmRadix::Item item;
+    for (PageIndex at{0}; o->pages.find_least(at, &item); at = item.index + PageCount{1}) {
+      dead += hidden_by_all(*o, item.index) ? 1 : 0;
+    }
+    PageIndex copy;
+    for (PageIndex at{0}; o->copies() != 0 && o->pager->find_least(o->handle, at, &copy);
+         at = copy + PageCount{1}) {
+      dead += o->pages.find(copy) == kNoFrame && hidden_by_all(*o, copy) ? 1 : 0;
+    }
+  }
+  system_.counters().dead_pages.store(dead, std::memory_order_relaxed);
+  return dead;
 }
 
 unsigned VmObjectZone::depth(const VmObject& object) const {

@@ -6,6 +6,23 @@
 
 namespace enchilada::model {
 
+void ModelFile::resize(std::uint64_t bytes) {
+  pages.resize(to_pages(ByteCount{bytes}).value());
+  const std::uint64_t end = std::min(bytes, length);  // behind the shorter of the two there are zeros
+  for (std::size_t i = 0; i < kWords && (end & kPageMask) != 0; ++i) {
+    if (word_offset(i) >= (end & kPageMask)) pages[end >> kPageShift][i] = 0;
+  }
+  length = bytes;
+}
+
+Words& Content::stored() {
+  if (from.file == nullptr) return words;
+  if (from.shared) return from.file->pages[from.page];
+  words = seen();
+  from = {};
+  return words;
+}
+
 bool ModelMap::covered(VirtRange range) const {
   for (std::uint64_t page = first(range); page < last(range); ++page) {
     if (!pages_.contains(page)) return false;
@@ -98,6 +115,15 @@ KernReturn ModelMap::expect_unwire(VirtRange range) const {
   return covered(range) ? KernReturn::kSuccess : KernReturn::kInvalidAddress;
 }
 
+KernReturn ModelMap::expect_sync(VirtRange range, VmMap::SyncRequest request) const {
+  if (const KernReturn bad = check_range(range); bad != KernReturn::kSuccess) return bad;
+  if (!covered(range)) return KernReturn::kInvalidAddress;
+  for (auto it = pages_.lower_bound(first(range)); it != pages_.end() && it->first < last(range); ++it) {
+    if (request.invalidate && it->second.user_wired) return KernReturn::kInvalidArgument;
+  }
+  return KernReturn::kSuccess;
+}
+
 KernReturn ModelMap::expect_remap(VirtRange from, VirtRange to, bool keep_source) const {
   if (const KernReturn bad = check_range(from); bad != KernReturn::kSuccess) return bad;
   if (const KernReturn bad = check_range(to); bad != KernReturn::kSuccess) return bad;
@@ -116,7 +142,7 @@ KernReturn ModelMap::expect_remap(VirtRange from, VirtRange to, bool keep_source
 // ---- effects
 // -----------------------------------------------------------------------------------------------------
 
-void ModelMap::map(const VmMap::MapRequest& request, VirtAddr address) {
+void ModelMap::map(const VmMap::MapRequest& request, VirtAddr address, const Origin& origin) {
   const VirtRange range{address, address + to_bytes(to_pages(request.length))};
   remove(range);
   for (std::uint64_t page = first(range); page < last(range); ++page) {
@@ -127,6 +153,12 @@ void ModelMap::map(const VmMap::MapRequest& request, VirtAddr address) {
     fresh.max_prot = guard ? Prot::kNone : request.max_prot;
     const bool zero_of_nothing = request.inherit == Inherit::kZero && request.kind != EntryKind::kObject;
     fresh.inherit = zero_of_nothing ? Inherit::kCopy : request.inherit;
+    if (origin.file != nullptr) {
+      fresh.origin = origin;
+      fresh.origin.page += page - first(range);
+      if (origin.shared) fresh.inherit = Inherit::kShare;
+      fresh.renew();
+    }
     pages_.emplace(page, std::move(fresh));
   }
 }
@@ -159,11 +191,11 @@ void ModelMap::advise(VirtRange range, Advice advice) {
         page.advice = advice;
         break;
       case Advice::kFree:
-        page.content->may_be_zero = true;
+        if (page.origin.file == nullptr) page.content->may_be_zero = true;  // the others are kept
         break;
       case Advice::kDiscard:
         // Memory inherited by sharing keeps its contents, as Linux's shared memory does.
-        if (page.inherit != Inherit::kShare) page.content = std::make_shared<Content>();
+        if (page.inherit != Inherit::kShare && !page.origin.shared) page.renew();
         break;
       case Advice::kWillNeed:
       case Advice::kDontNeed:
@@ -211,7 +243,7 @@ void ModelMap::remap(VirtRange from, VirtRange to, bool keep_source) {
     for (std::size_t i = 0; i < moved.size(); ++i) {
       if (keep_source) {
         ModelPage fresh = moved[i];
-        fresh.content = std::make_shared<Content>();
+        fresh.renew();
         fresh.user_wired = false;
         fresh.system_wired = 0;
         fresh.stays_resident = false;
@@ -222,7 +254,8 @@ void ModelMap::remap(VirtRange from, VirtRange to, bool keep_source) {
     }
   }
   for (std::uint64_t page = first(to) + (last(from) - first(from)); page < last(to); ++page) {
-    tail.content = std::make_shared<Content>();
+    ++tail.origin.page;
+    tail.renew();
     pages_.emplace(page, tail);
   }
 }
@@ -235,8 +268,16 @@ std::unique_ptr<ModelMap> ModelMap::fork() const {
     copy.user_wired = false;
     copy.system_wired = 0;
     copy.stays_resident = false;
-    if (page.inherit == Inherit::kZero) copy.content = std::make_shared<Content>();
-    if (page.inherit == Inherit::kCopy) copy.content = std::make_shared<Content>(*page.content);
+    if (page.inherit == Inherit::kZero) {
+      copy.origin = {};
+      copy.renew();
+    }
+    if (page.inherit == Inherit::kCopy) {
+      copy.content = std::make_shared<Content>(*page.content);
+      // Of a shared mapping the child gets a copy as it is now; beyond the end there is nothing to copy.
+      copy.origin.shared = copy.content->from.shared = false;
+      if (page.origin.shared && !copy.content->out_of_bounds()) (void)copy.content->stored();
+    }
     child->pages_.emplace(number, std::move(copy));
   }
   return child;

@@ -1,8 +1,9 @@
 // The oracle: what the engine must do, written as naively as possible.
 //
 // An address space is a map from page number to a page with its attributes and its own contents; fork copies
-// every page. Pages that are inherited by sharing point to one Content. Nothing here knows of objects,
-// frames, swap or time. Invariant: an operation's expected verdict is computed before anything changes; apply
+// every page. Pages that are inherited by sharing point to one Content. A file is an array of pages; a page
+// that maps it shows the file's, a private one until it is stored to. Nothing here knows of objects, frames,
+// swap or time. Invariant: an operation's expected verdict is computed before anything changes; apply
 // functions are called only for operations that the engine says have succeeded.
 #pragma once
 
@@ -11,6 +12,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "vm/vm_map.h"
 
@@ -22,10 +24,35 @@ constexpr std::uint64_t word_offset(std::size_t i) {
   return i * 512 + i * 8;
 }
 
+using Words = std::array<std::uint64_t, kWords>;
+
+struct ModelFile {
+  std::uint64_t length = 0;  // bytes, a multiple of 8; behind it everything is zero
+  std::vector<Words> pages;
+  void resize(std::uint64_t bytes);
+};
+
+/// Where a mapping of a file shows it.
+struct Origin {
+  std::shared_ptr<ModelFile> file;  // null: anonymous memory
+  std::uint64_t page = 0;
+  bool shared = false;
+};
+
 /// What a page holds.
 struct Content {
-  std::array<std::uint64_t, kWords> words{};
+  Words words{};
   bool may_be_zero = false;  // after MADV_FREE: the old words, or all zeros, until something is stored
+  Origin from;               // with a file: its page, instead of the words
+
+  [[nodiscard]] bool out_of_bounds() const {
+    return from.file != nullptr && from.page >= from.file->pages.size();
+  }
+  [[nodiscard]] const Words& seen() const {
+    return from.file != nullptr ? from.file->pages[from.page] : words;
+  }
+  /// For a store: the file's page, or this page's own words, which are the file's before the first store.
+  [[nodiscard]] Words& stored();
 };
 
 /// One page of an address space.
@@ -39,6 +66,13 @@ struct ModelPage {
   bool user_wired = false;
   unsigned system_wired = 0;
   bool stays_resident = false;  // wired, and so it stays
+  Origin origin;                // what it shows when its contents are given up
+
+  /// Gives it contents that nobody has stored to.
+  void renew() {
+    content = std::make_shared<Content>();
+    content->from = origin;
+  }
 
   [[nodiscard]] unsigned wired_count() const { return system_wired + (user_wired ? 1u : 0u); }
   [[nodiscard]] bool readable() const { return kind == EntryKind::kObject && prot != Prot::kNone; }
@@ -68,10 +102,11 @@ class ModelMap {
   [[nodiscard]] KernReturn expect_advise(VirtRange range, Advice advice) const;
   [[nodiscard]] KernReturn expect_wire(VirtRange range) const;
   [[nodiscard]] KernReturn expect_unwire(VirtRange range) const;
+  [[nodiscard]] KernReturn expect_sync(VirtRange range, VmMap::SyncRequest request) const;
   [[nodiscard]] KernReturn expect_remap(VirtRange from, VirtRange to, bool keep_source) const;
 
   // Effects.
-  void map(const VmMap::MapRequest& request, VirtAddr address);
+  void map(const VmMap::MapRequest& request, VirtAddr address, const Origin& origin = {});
   void remove(VirtRange range);
   void protect(VirtRange range, Prot prot);
   void inherit(VirtRange range, Inherit inherit);

@@ -22,8 +22,8 @@ int code(KernReturn r) {
   return static_cast<int>(r);
 }
 
-bool is_zero(const Content& content) {
-  for (const std::uint64_t word : content.words) {
+bool is_zero(const Words& words) {
+  for (const std::uint64_t word : words) {
     if (word != 0) return false;
   }
   return true;
@@ -38,6 +38,7 @@ std::string format(const char* text, va_list arguments) {
 }  // namespace
 
 ModelRig::ModelRig(const RigConfig& config) : config_(config), engine_(config.engine), history_(kHistory) {
+  make_files();
   Process p;
   p.map = engine_.create_map(PageCount{config.map_pages});
   if (config.metadata_may_end) {
@@ -51,6 +52,43 @@ ModelRig::ModelRig(const RigConfig& config) : config_(config), engine_(config.en
 
 ModelRig::~ModelRig() {
   processes_.clear();
+}
+
+/// The first has a little more than a few pages, the next more than memory.
+void ModelRig::make_files() {
+  std::uint64_t bytes = 5 * kPageSize + 1024;
+  for (std::size_t i = 0; i < config_.files; ++i, bytes *= 13) {
+    File file{std::make_unique<MemoryFile>(ByteCount{bytes}, config_.seed + i), nullptr,
+              std::make_shared<ModelFile>()};
+    file.vnode = VmFile::open(engine_.system(), engine_.file_pager(), *file.store);
+    file.model->resize(bytes);
+    for (std::uint64_t page = 0; page < file.model->pages.size(); ++page) {
+      Words& words = file.model->pages[page];
+      words[0] = (page + 1) << 32 | i;
+      const auto word = std::as_bytes(std::span(words).first(1));
+      if (!file.store->write(to_bytes(PageCount{page}), word)) fail("the file cannot be written");
+    }
+    files_.push_back(std::move(file));
+  }
+}
+
+/// Whoever reads the files now must find what was stored.
+void ModelRig::close_files() {
+  for (File& file : files_) {
+    file.vnode.reset();
+    if (file.store->size().value() != file.model->length) fail("a file's length differs");
+    std::vector<std::byte> bytes(file.model->pages.size() * kPageSize);
+    if (!file.store->read(ByteCount{0}, std::span(bytes).first(file.store->size().value())))
+      fail("a file cannot be read");
+    for (std::size_t page = 0; page < file.model->pages.size(); ++page) {
+      for (std::size_t i = 0; i < kWords; ++i) {
+        std::uint64_t word;
+        std::memcpy(&word, bytes.data() + page * kPageSize + word_offset(i), 8);
+        if (word != file.model->pages[page][i]) fail("file, page %zu word %zu differs in the store", page, i);
+      }
+    }
+  }
+  files_.clear();
 }
 
 void ModelRig::note(const char* text, ...) {
@@ -142,6 +180,39 @@ void ModelRig::take_over_wiring(Process& p) {
 // --------------------------------------------------------------------------------------------------
 
 KernReturn ModelRig::map(Process& p, const VmMap::MapRequest& request, VirtAddr* address) {
+  return map(p, request, Origin{}, address);
+}
+
+KernReturn ModelRig::map_file(Process& p, File& file, std::uint64_t first, bool shared,
+                              VmMap::MapRequest request) {
+  request.object = &file.vnode->object();
+  request.offset = PageIndex{first};
+  request.shared = shared;
+  note("file %td from page %llu on, %s:", &file - files_.data(), static_cast<unsigned long long>(first),
+       shared ? "shared" : "private");
+  return map(p, request, {file.model, first, shared}, nullptr);
+}
+
+KernReturn ModelRig::sync(Process& p, VirtRange range, VmMap::SyncRequest request) {
+  const KernReturn expected = p.model->expect_sync(range, request);
+  const KernReturn got = p.map->sync(range, request);
+  note("%zu: sync %llx-%llx wait %d invalidate %d -> %d", number_of(p), hex(range.start), hex(range.end),
+       request.wait ? 1 : 0, request.invalidate ? 1 : 0, code(got));
+  (void)same("sync", got, expected);
+  compare_attributes(p);
+  return got;
+}
+
+KernReturn ModelRig::resize(File& file, std::uint64_t bytes) {
+  const KernReturn got = file.vnode->resize(ByteCount{bytes});
+  note("file %td: length %llu -> %d", &file - files_.data(), static_cast<unsigned long long>(bytes),
+       code(got));
+  if (same("resize", got, KernReturn::kSuccess)) file.model->resize(bytes);
+  return got;
+}
+
+KernReturn ModelRig::map(Process& p, const VmMap::MapRequest& request, const Origin& origin,
+                         VirtAddr* address) {
   VirtAddr expected_address{0};
   VirtAddr got_address{0};
   const KernReturn expected = p.model->expect_map(request, &expected_address);
@@ -155,7 +226,7 @@ KernReturn ModelRig::map(Process& p, const VmMap::MapRequest& request, VirtAddr*
       fail("map: placed at %llx, expected %llx", hex(got_address), hex(expected_address));
       return got;
     }
-    p.model->map(request, got_address);
+    p.model->map(request, got_address, origin);
     if (address != nullptr) *address = got_address;
   } else {
     take_over_wiring(p);
@@ -286,9 +357,10 @@ void ModelRig::exit(std::size_t i) {
 bool ModelRig::access_verdict(const char* what, FaultResult got, const ModelPage* page, Access access) {
   const bool mapped = page != nullptr && page->kind == EntryKind::kObject;
   const bool allowed = mapped && (access == Access::kWrite ? page->writable() : page->readable());
-  const FaultResult expected = !mapped   ? FaultResult::kNotMapped
-                               : allowed ? FaultResult::kResolved
-                                         : FaultResult::kProtection;
+  const FaultResult expected = !mapped                          ? FaultResult::kNotMapped
+                               : !allowed                       ? FaultResult::kProtection
+                               : page->content->out_of_bounds() ? FaultResult::kOutOfBounds
+                                                                : FaultResult::kResolved;
   if (got == expected) return got == FaultResult::kResolved;
   const bool io_error = got == FaultResult::kIoError && config_.io_errors;
   const bool no_memory = got == FaultResult::kNoMemory && config_.memory_may_end();
@@ -315,16 +387,17 @@ FaultResult ModelRig::touch(Process& p, VirtAddr page, Access access, FunctionRe
 
 /// Compares what was read. A page whose contents were given up may have turned to zeros; then it stays so.
 void ModelRig::compare_words(const char* what, VirtAddr page, Content& content, const Content& seen) {
-  if (seen.words == content.words) return;
-  if (content.may_be_zero && is_zero(seen)) {
+  const Words& expected = content.seen();
+  if (seen.words == expected) return;
+  if (content.may_be_zero && is_zero(seen.words)) {
     content.words = {};
     content.may_be_zero = false;
     return;
   }
   for (std::size_t i = 0; i < kWords; ++i) {
-    if (seen.words[i] == content.words[i]) continue;
+    if (seen.words[i] == expected[i]) continue;
     fail("%s: page %llx word %zu is %llx, expected %llx", what, hex(page), i,
-         static_cast<unsigned long long>(seen.words[i]), static_cast<unsigned long long>(content.words[i]));
+         static_cast<unsigned long long>(seen.words[i]), static_cast<unsigned long long>(expected[i]));
   }
 }
 
@@ -364,6 +437,10 @@ FaultResult ModelRig::check_page(Process& p, VirtAddr page) {
 
 FaultResult ModelRig::store(Process& p, VirtAddr page, std::size_t word, std::uint64_t value) {
   ModelPage* const expected = p.model->find(page);
+  if (expected != nullptr && expected->content->from.shared) {  // behind a file's end it may last or not
+    const Origin& from = expected->content->from;
+    if (to_bytes(PageCount{from.page}).value() + word_offset(word) >= from.file->length) word = 0;
+  }
   // A store ends the time in which the page's contents may vanish: which of the two it is must be seen
   // before.
   if (expected != nullptr && expected->writable() && expected->content->may_be_zero)
@@ -377,7 +454,7 @@ FaultResult ModelRig::store(Process& p, VirtAddr page, std::size_t word, std::ui
        static_cast<unsigned long long>(value), static_cast<int>(got));
   if (access_verdict("store", got, expected, Access::kWrite)) {
     compare_words("store", page, *expected->content, seen);
-    expected->content->words[word] = value;
+    expected->content->stored()[word] = value;
     expected->content->may_be_zero = false;
   }
   return got;
@@ -432,6 +509,7 @@ void ModelRig::validate() {
 
 void ModelRig::check_nothing_left() {
   processes_.clear();
+  close_files();
   validate();
   VmSystem& system = engine_.system();
   if (system.objects().live() != 0) fail("%zu objects are left", system.objects().live());

@@ -12,6 +12,8 @@
 
 #include "flat_model.h"
 #include "machine/soft_engine.h"
+#include "pager/memory_file.h"
+#include "pager/vm_file.h"
 #include "random_source.h"
 
 namespace enchilada::model {
@@ -30,8 +32,9 @@ struct RigConfig {
   std::size_t metadata_left = 0;    // with the next: so much of the arena is left after creation
   bool metadata_may_end = false;    // the arena is too small for everything
   bool pins = false;        // the machine pins frames now and then (no sharing then: see random_rig.cc)
-  bool sharing = true;      // inherit by sharing occurs
+  bool sharing = true;      // inherit by sharing occurs, and shared mappings of files
   bool time_flies = false;  // so that work in the background falls due
+  std::size_t files = 0;
   [[nodiscard]] bool memory_may_end() const { return io_errors || swap_may_fill || metadata_may_end; }
 };
 
@@ -65,7 +68,19 @@ class ModelRig {
   [[nodiscard]] bool ok() const { return failure_.empty(); }
   [[nodiscard]] const std::string& failure() const { return failure_; }
 
+  /// A file, twice.
+  struct File {
+    std::unique_ptr<MemoryFile> store;
+    std::unique_ptr<VmFile> vnode;
+    std::shared_ptr<ModelFile> model;
+  };
+  [[nodiscard]] std::vector<File>& files() { return files_; }
+
   // One operation each, on both sides.
+  /// Maps `file` from page `first` on: request says where, how long and with which rights.
+  KernReturn map_file(Process& p, File& file, std::uint64_t first, bool shared, VmMap::MapRequest request);
+  KernReturn sync(Process& p, VirtRange range, VmMap::SyncRequest request);
+  KernReturn resize(File& file, std::uint64_t bytes);
   KernReturn map(Process& p, const VmMap::MapRequest& request, VirtAddr* address = nullptr);
   KernReturn remove(Process& p, VirtRange range);
   KernReturn protect(Process& p, VirtRange range, Prot prot);
@@ -107,11 +122,15 @@ class ModelRig {
   void compare_page(const VmMap::EntryView& entry, std::uint64_t number, const ModelPage& page);
   bool access_verdict(const char* what, FaultResult got, const ModelPage* page, Access access);
   [[nodiscard]] std::size_t number_of(const Process& p) const;
+  void make_files();
+  void close_files();
+  KernReturn map(Process& p, const VmMap::MapRequest& request, const Origin& origin, VirtAddr* address);
   FaultResult touch(Process& p, VirtAddr page, Access access, FunctionRef<void(std::byte*)> use);
   void compare_words(const char* what, VirtAddr page, Content& content, const Content& seen);
 
   RigConfig config_;
   SoftEngine engine_;
+  std::vector<File> files_;
   std::vector<Process> processes_;
   std::string failure_;
   Accepted accepted_;

@@ -133,18 +133,21 @@ RigConfig choose_config(Random& random) {
   // Small, so that these machines hold many of them.
   config.engine.tunables.reservation_order = static_cast<unsigned>(random.between(1, 5));
   config.engine.tunables.colour_cache = to_bytes(PageCount{std::uint64_t{1} << random.between(0, 8)});
+  config.files = config.pins ? 0 : random.below(3);  // a pinned page outlives a truncation for a while
+  config.engine.modes.set(static_cast<CollapseMode>(random.below(3)))
+      .set(static_cast<CowMoveMode>(random.below(2)))
+      .set(static_cast<DeadPagesMode>(random.below(2)));
   return config;
 }
 
 std::string describe(const RigConfig& config) {
   const SoftEngineOptions& e = config.engine;
-  char line[400];
+  char line[500];
   std::snprintf(
       line, sizeof(line),
-      "%llu frames (%s), %s%s%s%s, %zu swap devices of %llu pages (%s)%s%s, pv limit %zu, %llu "
-      "tables%s%s%s%s%s",
+      "%llu frames, %s%s%s%s, %zu swap devices of %llu pages (%s)%s%s, pv limit %zu, %llu tables%s%s%s%s%s, "
+      "%zu files",
       static_cast<unsigned long long>(e.machine.memory.frames.value()),
-      name_of(e.modes.get<FrameOrderMode>()).data(),
       e.machine.pmap.reference_bits ? "reference bits" : "no reference bits",
       e.machine.pmap.dirty_bits ? "" : ", no dirty bits", e.machine.pmap.one_address ? ", one address" : "",
       e.machine.memory.run_at_most < e.machine.memory.frames ? ", scattered grants" : "", e.swap_pages.size(),
@@ -154,7 +157,7 @@ std::string describe(const RigConfig& config) {
       static_cast<unsigned long long>(e.machine.pmap.table_pages.value()),
       config.io_errors ? ", I/O errors" : "", config.swap_may_fill ? ", swap may fill" : "",
       config.metadata_may_end ? ", little metadata" : "", config.pins ? ", pins" : "",
-      config.sharing ? ", sharing" : "");
+      config.sharing ? ", sharing" : "", config.files);
   return line + describe(e.modes);
 }
 
@@ -223,7 +226,10 @@ void RandomRun::run(unsigned steps) {
 
 void RandomRun::step() {
   if (rig_.processes().empty()) return;
-  switch (random_.below(20)) {
+  switch (random_.below(rig_.files().empty() ? 20 : 22)) {
+    case 20:
+    case 21:
+      return operate_on_file();
     case 0:
     case 1:
     case 2:
@@ -336,6 +342,54 @@ void RandomRun::map() {
   (void)rig_.map(p, request);
 }
 
+void RandomRun::map_file() {
+  ModelRig::Process& p = some_process();
+  ModelRig::File& file = rig_.files()[random_.below(rig_.files().size())];
+  VmMap::MapRequest request;
+  const std::uint64_t pages = file.model->pages.size() + 2;  // a little beyond the end
+  const std::uint64_t first = random_.below(pages);
+  request.length = to_bytes(PageCount{random_.between(1, std::min<std::uint64_t>(pages - first + 1, 60))});
+  if (random_.one_in(3)) {
+    request.placement = VmMap::MapRequest::Placement::kFixedReplace;
+    request.hint = some_range(*p.model, 1).start;
+  }
+  if (random_.one_in(4)) request.prot = Prot::kRead;
+  (void)rig_.map_file(p, file, first, rig_.config().sharing && random_.one_in(2), request);
+}
+
+/// msync, truncation and extension, a file that fails; most of all mappings of it.
+void RandomRun::operate_on_file() {
+  ModelRig::File& file = rig_.files()[random_.below(rig_.files().size())];
+  ModelRig::Process& p = some_process();
+  switch (random_.below(8)) {
+    case 0:
+    case 1:
+      (void)rig_.sync(p, random_.one_in(4) ? some_range(*p.model, 24) : some_mapped_range(*p.model, 40),
+                      {.wait = !random_.one_in(4), .invalidate = random_.one_in(3)});
+      return;
+    case 2: {
+      const std::uint64_t most = 80 * kPageSize;
+      (void)rig_.resize(file, random_.one_in(3)
+                                  ? random_.below(most / 8) * 8
+                                  : std::min(most, file.model->length + random_.below(600) * 8));
+      return;
+    }
+    case 3: {
+      if (!rig_.config().io_errors) return map_file();
+      const auto rate = [&] {
+        return random_.one_in(2) ? 0u : static_cast<std::uint32_t>(random_.below(400));
+      };
+      const std::uint32_t reads = rate();
+      const std::uint32_t writes = rate();
+      file.store->set_error_rates(reads, writes);
+      rig_.note("a file fails %u reads, %u writes of 1000", reads, writes);
+      return;
+    }
+    default:
+      return map_file();
+  }
+}
+
 void RandomRun::advise() {
   ModelRig::Process& p = some_process();
   constexpr Advice kAdvice[] = {Advice::kNormal,   Advice::kSequential, Advice::kRandom,
@@ -359,7 +413,9 @@ void RandomRun::wire() {
   const WireKind kind = random_.one_in(2) ? WireKind::kUser : WireKind::kSystem;
   const VirtRange range = some_mapped_range(*p.model, 8);
   const std::uint64_t pages = to_pages(range.size()).value();
-  if (wired_pages() + pages <= rig_.config().max_wired && random_.one_in(2)) {
+  bool file = false;  // wiring private pages of a file makes copies, how many an I/O error decides
+  p.model->for_each(range, [&](const ModelPage& page) { file = file || page.origin.file != nullptr; });
+  if (!file && wired_pages() + pages <= rig_.config().max_wired && random_.one_in(2)) {
     (void)rig_.wire(p, range, kind);
   } else {
     (void)rig_.unwire(p, some_mapped_range(*p.model, 40), kind);
@@ -499,6 +555,7 @@ void RandomRun::swap_devices() {
 }
 
 void RandomRun::quiet_disks() {
+  for (ModelRig::File& file : rig_.files()) file.store->set_error_rates(0, 0);
   for (std::size_t i = 0; i < rig_.engine().disks(); ++i) {
     FaultInjectingSwapDevice& disk = rig_.engine().disk(i);
     disk.set_failure_rate(0, 0);

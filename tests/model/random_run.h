@@ -38,6 +38,8 @@ class RandomRun {
   void resize();
   void pin();
   void quiet_disks();
+  void operate_on_file();
+  void map_file();
 
   [[nodiscard]] ModelRig::Process& some_process() {
     return rig_.process(random_.below(rig_.processes().size()));

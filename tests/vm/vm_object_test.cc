@@ -195,7 +195,7 @@ TEST_F(Objects, BusyPageDelaysCollapseOnly) {
   EXPECT_EQ(zone().depth(*p), 2u);
   for (std::uint64_t i = 0; i < 4; ++i) EXPECT_EQ(look(*p, i), i + 1);
   page.unbusy();
-  zone().maybe_collapse(*p);
+  zone().collapse_at(CollapseMoment::kCopy, *p);
   EXPECT_EQ(zone().depth(*p), 1u);
   for (std::uint64_t i = 0; i < 4; ++i) EXPECT_EQ(look(*p, i), i + 1);
   zone().deallocate(p);
