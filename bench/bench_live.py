@@ -359,8 +359,8 @@ def main():
         if {"pressure", "touch"} & set(args.sections):
             if os.geteuid() != 0:
                 raise live_lib.Skip("the cgroup and swap sections need root")
-            group = MemoryGroup(1 << 30, cleanup)
             swap = SwapFile(args.swap_folder, 4 << 30, cleanup)
+            group = MemoryGroup(1 << 30, cleanup)  # removed first: swap cannot go while programs are in it
             facts["cgroup_version"] = group.version
             if "pressure" in args.sections:
                 bench_pressure(args, again(bench, cleanup), results, group, swap)
