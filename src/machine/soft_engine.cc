@@ -17,6 +17,13 @@ SwapGeometry geometry_of(const SoftEngineOptions& options) {
   return geometry;
 }
 
+/// The modes of the engine are the machine's too.
+SoftMachineOptions machine_of(const SoftEngineOptions& options) {
+  SoftMachineOptions machine = options.machine;
+  machine.pmap.modes = options.modes;
+  return machine;
+}
+
 }  // namespace
 
 ZeroedPages::ZeroedPages(std::size_t bytes) : bytes_(bytes), block_(std::calloc(bytes + kPageSize, 1)) {
@@ -28,7 +35,7 @@ ZeroedPages::~ZeroedPages() {
   std::free(block_);
 }
 
-SoftEngine::SoftEngine(const SoftEngineOptions& options) : machine_(options.machine) {
+SoftEngine::SoftEngine(const SoftEngineOptions& options) : machine_(machine_of(options)) {
   const SwapGeometry geometry = geometry_of(options);
   const auto allocator = options.modes.get<SwapAllocatorMode>();
   space_memory_ = std::make_unique<ZeroedPages>(SwapSpace::required_bytes(geometry, allocator));

@@ -30,7 +30,7 @@ struct SoftEngineOptions {
   unsigned bounce_buffers = 2;          // with three and more, pages can be written behind
   unsigned async_looks = 0;             // FaultInjectingSwapDevice::set_async()
   VmTunables tunables{};
-  VmModes modes{};
+  VmModes modes{};                               // also of the machine's page tables
   ReplacementPolicyMaker make_policy = nullptr;  // null: FreeBSD's queues, in these modes
   std::uint64_t seed = 1;                        // of the fault injection
 };

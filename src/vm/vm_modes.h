@@ -122,6 +122,36 @@ enum class FrameOrderMode : std::uint8_t {
   kReservation,  // today's: aligned blocks reserved at the first fault
 };
 
+/// Where the entries of the reverse map come from (docs/mechanisms/pv-entries.md).
+enum class PvMode : std::uint8_t {
+  kList,   // the article's: one fixed pool with a limit and a high-water mark
+  kChunk,  // today's: pages of 168 entries that belong to an address space, reclaimed by age
+};
+
+/// What a fork does with page tables (docs/mechanisms/throw-away-tables.md).
+enum class ForkTablesMode : std::uint8_t {
+  kDrop,  // nothing: the child faults its mappings in
+  kCopy,  // copies the entries
+};
+
+/// Mappings of 2 MiB (docs/mechanisms/superpages.md).
+enum class SuperpagesMode : std::uint8_t {
+  kOff,
+  kPromote,  // full tables of neighbouring frames become one mapping
+};
+
+/// Leaf page tables that several address spaces use (docs/mechanisms/shared-page-tables.md).
+enum class SharedTablesMode : std::uint8_t {
+  kOff,
+  kOn,  // fork shares them until somebody changes something; before fork_tables
+};
+
+/// The format of page tables (docs/mechanisms/hashed-page-table.md).
+enum class PageTableMode : std::uint8_t {
+  kRadix,   // x86-64: four levels
+  kHashed,  // one table for all address spaces
+};
+
 /// What the registry knows of one mechanism. A mode's index in `modes` is its enumerator's value; the first
 /// is not necessarily the default.
 struct Mechanism {
@@ -314,6 +344,61 @@ struct ModeOf<DeadPagesMode> {
   static constexpr auto kModern = DeadPagesMode::kKeep;
 };
 
+template <>
+struct ModeOf<PvMode> {
+  static constexpr std::string_view kName = "pv";
+  static constexpr std::array<std::string_view, 2> kNames = {"list", "chunk"};
+  static constexpr std::string_view kWhat = "reverse-map entries: the article's fixed pool, today's chunks";
+  static constexpr ModeScope kScope = ModeScope::kSoftMachineOnly;
+  static constexpr auto kHybrid = PvMode::kList;
+  static constexpr auto kArticle = PvMode::kList;
+  static constexpr auto kModern = PvMode::kChunk;
+};
+
+template <>
+struct ModeOf<ForkTablesMode> {
+  static constexpr std::string_view kName = "fork_tables";
+  static constexpr std::array<std::string_view, 2> kNames = {"drop", "copy"};
+  static constexpr std::string_view kWhat = "page tables at fork: the child starts without, or gets copies";
+  static constexpr ModeScope kScope = ModeScope::kSoftMachineOnly;
+  static constexpr auto kHybrid = ForkTablesMode::kCopy;
+  static constexpr auto kArticle = ForkTablesMode::kDrop;
+  static constexpr auto kModern = ForkTablesMode::kCopy;
+};
+
+template <>
+struct ModeOf<SuperpagesMode> {
+  static constexpr std::string_view kName = "superpages";
+  static constexpr std::array<std::string_view, 2> kNames = {"off", "promote"};
+  static constexpr std::string_view kWhat = "mappings of 2 MiB, by promotion of full page tables";
+  static constexpr ModeScope kScope = ModeScope::kSoftMachineOnly;
+  static constexpr auto kHybrid = SuperpagesMode::kOff;
+  static constexpr auto kArticle = SuperpagesMode::kOff;
+  static constexpr auto kModern = SuperpagesMode::kPromote;
+};
+
+template <>
+struct ModeOf<SharedTablesMode> {
+  static constexpr std::string_view kName = "shared_tables";
+  static constexpr std::array<std::string_view, 2> kNames = {"off", "on"};
+  static constexpr std::string_view kWhat = "page tables shared at fork until the first change";
+  static constexpr ModeScope kScope = ModeScope::kSoftMachineOnly;
+  static constexpr auto kHybrid = SharedTablesMode::kOff;
+  static constexpr auto kArticle = SharedTablesMode::kOff;
+  static constexpr auto kModern = SharedTablesMode::kOff;
+};
+
+template <>
+struct ModeOf<PageTableMode> {
+  static constexpr std::string_view kName = "page_table";
+  static constexpr std::array<std::string_view, 2> kNames = {"radix", "hashed"};
+  static constexpr std::string_view kWhat = "page tables: a tree for each space, or one hashed table";
+  static constexpr ModeScope kScope = ModeScope::kSoftMachineOnly;
+  static constexpr auto kHybrid = PageTableMode::kRadix;
+  static constexpr auto kArticle = PageTableMode::kRadix;
+  static constexpr auto kModern = PageTableMode::kRadix;
+};
+
 template <class... Modes>
 struct ModeList {
   static constexpr std::size_t kCount = sizeof...(Modes);
@@ -342,7 +427,8 @@ struct ModeList {
 using AllModes =
     ModeList<SwapMetaMode, SwapAllocatorMode, CompressionMode, ThresholdMode, ActiveScanMode,
              PageoutTargetMode, LaundryMode, CacheQueueMode, ProactiveMode, DropBehindMode, DontNeedMode,
-             ReferenceMode, FrameOrderMode, CollapseMode, CowMoveMode, DeadPagesMode>;
+             ReferenceMode, FrameOrderMode, CollapseMode, CowMoveMode, DeadPagesMode, PvMode, ForkTablesMode,
+             SuperpagesMode, PageTableMode, SharedTablesMode>;
 
 /// All mechanisms; VmModes numbers them by their place here.
 inline constexpr std::span<const Mechanism> kMechanisms = AllModes::kMechanisms;

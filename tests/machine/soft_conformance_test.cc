@@ -25,6 +25,22 @@ struct HostLike {
   }
 };
 
+/// Plain with other modes of its page tables.
+template <auto... kModes>
+struct WithModes : Plain {
+  static SoftPmapOptions pmap() {
+    SoftPmapOptions options;
+    (options.modes.set(kModes), ...);
+    return options;
+  }
+};
+using ChunkedSuper = WithModes<PvMode::kChunk, ForkTablesMode::kDrop, SuperpagesMode::kPromote>;
+using Hashed = WithModes<PageTableMode::kHashed>;
+using Shared = WithModes<SharedTablesMode::kOn, PvMode::kChunk>;
+
+INSTANTIATE_TYPED_TEST_SUITE_P(SoftChunkedSuper, PmapConformance, SoftPmapMachine<ChunkedSuper>);
+INSTANTIATE_TYPED_TEST_SUITE_P(SoftHashed, PmapConformance, SoftPmapMachine<Hashed>);
+INSTANTIATE_TYPED_TEST_SUITE_P(SoftShared, PmapConformance, SoftPmapMachine<Shared>);
 INSTANTIATE_TYPED_TEST_SUITE_P(SoftPlain, PmapConformance, SoftPmapMachine<Plain>);
 INSTANTIATE_TYPED_TEST_SUITE_P(SoftHostLike, PmapConformance, SoftPmapMachine<HostLike>);
 

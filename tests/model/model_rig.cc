@@ -1,6 +1,7 @@
 // Both sides of every operation, and the comparisons.
 #include "model_rig.h"
 
+#include <algorithm>
 #include <cstdarg>
 #include <cstdio>
 #include <cstring>
@@ -345,6 +346,11 @@ std::size_t ModelRig::fork(std::size_t parent) {
   return processes_.size() - 1;
 }
 
+void ModelRig::share(std::size_t i) {
+  note("rfork of %zu", i);
+  processes_.push_back(processes_[i]);
+}
+
 void ModelRig::exit(std::size_t i) {
   note("exit of %zu", i);
   processes_.erase(processes_.begin() + static_cast<std::ptrdiff_t>(i));
@@ -495,7 +501,9 @@ void ModelRig::check_wired() {
 
 void ModelRig::validate() {
   std::vector<VmMap*> maps;
-  for (const Process& p : processes_) maps.push_back(p.map.get());
+  for (const Process& p : processes_) {
+    if (std::find(maps.begin(), maps.end(), p.map.get()) == maps.end()) maps.push_back(p.map.get());
+  }
   const Problems problems = find_problems({.system = engine_.system(),
                                            .maps = maps,
                                            .pmaps = &engine_.machine().pmaps(),

@@ -35,6 +35,7 @@ struct RigConfig {
   bool sharing = true;      // inherit by sharing occurs, and shared mappings of files
   bool time_flies = false;  // so that work in the background falls due
   std::size_t files = 0;
+  bool rfork = false;  // processes may have one address space together
   [[nodiscard]] bool memory_may_end() const { return io_errors || swap_may_fill || metadata_may_end; }
 };
 
@@ -47,8 +48,8 @@ class ModelRig {
 
   /// One address space, twice.
   struct Process {
-    std::unique_ptr<VmMap> map;
-    std::unique_ptr<ModelMap> model;
+    std::shared_ptr<VmMap> map;  // of several processes after rfork()
+    std::shared_ptr<ModelMap> model;
   };
 
   [[nodiscard]] SoftEngine& engine() { return engine_; }
@@ -91,6 +92,8 @@ class ModelRig {
   KernReturn remap(Process& p, VirtRange from, VirtRange to, bool keep_source);
   /// The index of the child in processes(), or npos.
   std::size_t fork(std::size_t parent);
+  /// rfork(RFMEM): another process with the same address space.
+  void share(std::size_t i);
   void exit(std::size_t i);
   FaultResult store(Process& p, VirtAddr page, std::size_t word, std::uint64_t value);
   FaultResult load(Process& p, VirtAddr page, std::size_t word);

@@ -46,6 +46,20 @@ void choose_machine(Random& random, SoftEngineOptions& engine) {
   pmap.table_pages = PageCount{random.one_in(4) ? 5 * kMostMaps + random.below(8) : 64};
 }
 
+/// Any mode of the mechanisms that only page tables have.
+void choose_page_tables(Random& random, RigConfig& config) {
+  VmModes& modes = config.engine.modes;
+  if (random.one_in(2)) modes.set(random.one_in(2) ? PvMode::kChunk : PvMode::kList);
+  if (random.one_in(2)) modes.set(random.one_in(2) ? ForkTablesMode::kDrop : ForkTablesMode::kCopy);
+  if (random.one_in(3)) modes.set(SuperpagesMode::kPromote);
+  if (random.one_in(3)) modes.set(SharedTablesMode::kOn);
+  if (random.one_in(6)) modes.set(PageTableMode::kHashed);
+  config.rfork = random.one_in(4);
+  // Chunks are limited as a whole, and each space may need one that is full of what is wired.
+  SoftPmapOptions& pmap = config.engine.machine.pmap;
+  if (pmap.pv_limit != 0 && modes.get<PvMode>() == PvMode::kChunk) pmap.pv_limit += 168 * (kMostMaps + 1);
+}
+
 void choose_swap(Random& random, RigConfig& config) {
   SoftEngineOptions& engine = config.engine;
   if (random.one_in(5)) {
@@ -137,6 +151,7 @@ RigConfig choose_config(Random& random) {
   config.engine.modes.set(static_cast<CollapseMode>(random.below(3)))
       .set(static_cast<CowMoveMode>(random.below(2)))
       .set(static_cast<DeadPagesMode>(random.below(2)));
+  choose_page_tables(random, config);
   return config;
 }
 
@@ -145,7 +160,8 @@ std::string describe(const RigConfig& config) {
   char line[500];
   std::snprintf(
       line, sizeof(line),
-      "%llu frames, %s%s%s%s, %zu swap devices of %llu pages (%s)%s%s, pv limit %zu, %llu tables%s%s%s%s%s, "
+      "%llu frames, %s%s%s%s, %zu swap devices of %llu pages (%s)%s%s, pv limit %zu, %llu "
+      "tables%s%s%s%s%s%s, "
       "%zu files",
       static_cast<unsigned long long>(e.machine.memory.frames.value()),
       e.machine.pmap.reference_bits ? "reference bits" : "no reference bits",
@@ -157,7 +173,7 @@ std::string describe(const RigConfig& config) {
       static_cast<unsigned long long>(e.machine.pmap.table_pages.value()),
       config.io_errors ? ", I/O errors" : "", config.swap_may_fill ? ", swap may fill" : "",
       config.metadata_may_end ? ", little metadata" : "", config.pins ? ", pins" : "",
-      config.sharing ? ", sharing" : "", config.files);
+      config.sharing ? ", sharing" : "", config.rfork ? ", rfork" : "", config.files);
   return line + describe(e.modes);
 }
 
@@ -425,6 +441,7 @@ void RandomRun::wire() {
 void RandomRun::fork_or_exit() {
   const std::size_t n = rig_.processes().size();
   if (n < rig_.config().max_maps && !random_.one_in(3)) {
+    if (rig_.config().rfork && random_.one_in(4)) return rig_.share(random_.below(n));
     (void)rig_.fork(random_.below(n));
   } else if (n > 1) {
     rig_.exit(random_.below(n));

@@ -31,7 +31,7 @@ enum class PmapEvent : std::uint8_t {
   kPteWrite,         // ... and written
   kShootdownTarget,  // address spaces told, over all shoot-downs: a shared table has several
   // Pv entries.
-  kPvHighWater,       // enters that found 90 % of the pool in use
+  kPvHighWater,       // enters that left 90 % of the pool in use
   kPvExhausted,       // enters that found none free
   kPvCollected,       // mappings destroyed to get pv entries back
   kPvChunkAllocated,  // page-sized chunks
@@ -57,7 +57,8 @@ enum class PmapEvent : std::uint8_t {
 };
 inline constexpr std::size_t kPmapEventKinds = static_cast<std::size_t>(PmapEvent::kHashProbe) + 1;
 
-/// Number of an address space, as the tags of a TLB have it. Reused after invalidate() of all its addresses.
+/// Number of an address space, as the tags of a TLB have it. Reused once all its
+/// mappings were invalidated.
 using SpaceId = std::uint16_t;
 
 /// One access by the program, and what the hardware had to read to translate it without a TLB.

@@ -1,42 +1,36 @@
-// Pv entries: for each frame, the list of its mappings ("physical to virtual"), the reverse map of the soft
+// Pv lists: for each frame, the list of its mappings ("physical to virtual"), the reverse map of the soft
 // machine.
 //
 // Invariants: every present leaf entry has exactly one PvEntry, on the list of the frame it maps, and every
-// PvEntry's leaf entry is present and maps that frame. The list of a frame changes only with lock(frame)
-// held, by a thread that holds the lock of the entry's space exclusively; so either lock alone keeps a
-// mapping from vanishing.
+// PvEntry's leaf entry is present and maps that frame; a superpage has one for all its frames, on the list of
+// those 2 MiB of frames. A list changes only with lock(frame) held, by a thread
+// that holds the lock of the entry's family exclusively; so either lock alone keeps a mapping from vanishing.
 #pragma once
 
 #include <array>
 
-#include "base/arena.h"
-#include "base/intrusive_list.h"
 #include "base/mutex.h"
-#include "pmap/soft/x86_format.h"
+#include "pmap/soft/pv_pool.h"
 
 namespace enchilada {
 
-class SoftSpace;
-
-/// One mapping of one frame. The address follows from the leaf entry's place.
-struct PvEntry {
-  ListLink<PvEntry> link;
-  SoftSpace* space = nullptr;
-  x86::Pte* pte = nullptr;
-};
-using PvList = IntrusiveList<PvEntry, &PvEntry::link>;
-
 class PvLists {
  public:
-  /// At most `limit` entries at a time (the article's fixed pool); 0: as many as the arena holds.
-  PvLists(Arena& arena, PageCount frames, std::size_t limit);
+  static constexpr unsigned kSuperBits = 9;  // a superpage is 2^9 frames
 
-  [[nodiscard]] Mutex& lock(FrameNumber frame) { return locks_[frame.value() % kLocks].mutex; }
+  /// With superpages one lock guards all frames that one of them may map.
+  PvLists(Arena& arena, PageCount frames, bool superpages);
+
+  [[nodiscard]] Mutex& lock(FrameNumber frame) {
+    return locks_[(frame.value() >> lock_shift_) % kLocks].mutex;
+  }
   /// The caller holds lock(frame).
   [[nodiscard]] PvList& of(FrameNumber frame) { return frames_[frame.value()].list; }
-  /// nullptr when the limit or the arena is reached.
-  [[nodiscard]] PvEntry* create();
-  void destroy(PvEntry* pv);
+  /// The superpages that map the frame; also under lock(frame).
+  [[nodiscard]] PvList& super_of(FrameNumber frame) { return supers_[frame.value() >> kSuperBits]; }
+  [[nodiscard]] const PvList& super_of(FrameNumber frame) const {
+    return supers_[frame.value() >> kSuperBits];
+  }
 
   /// The machine uses the frame just now (a system call, DMA): remove_all() refuses it.
   void pin(FrameNumber frame) { frames_[frame.value()].pins.fetch_add(1, std::memory_order_relaxed); }
@@ -44,8 +38,6 @@ class PvLists {
   [[nodiscard]] bool pinned(FrameNumber frame) const {
     return frames_[frame.value()].pins.load(std::memory_order_relaxed) != 0;
   }
-
-  [[nodiscard]] std::size_t live() const { return live_.load(std::memory_order_relaxed); }
   [[nodiscard]] PageCount frames() const { return count_; }
 
  private:
@@ -59,10 +51,9 @@ class PvLists {
   static constexpr std::size_t kLocks = 64;
 
   PageCount count_;
+  unsigned lock_shift_;
   FrameState* frames_ = nullptr;
-  std::size_t limit_;
-  std::atomic<std::size_t> live_{0};
-  Slab<PvEntry> slab_;
+  PvList* supers_ = nullptr;
   std::array<HashedLock, kLocks> locks_;
 };
 

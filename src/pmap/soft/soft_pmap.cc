@@ -1,20 +1,18 @@
 // The soft machine's pmap operations: what pmap.h promises, over page tables and pv lists.
 #include "pmap/soft/soft_pmap.h"
 
+#include <algorithm>
 #include <new>
+
+#include "pmap/soft/hashed_tables.h"
+#include "pmap/soft/radix_tables.h"
 
 namespace enchilada {
 
-using x86::Pte;
-
 // ---- SoftPmap
-// ----------------------------------------------------------------------------------------------------
 
 SoftPmap::~SoftPmap() {
-  {
-    WriteLock guard(space_.lock);
-    space_.remove({VirtAddr{0}, VirtAddr{x86::kAddressLimit}});
-  }
+  remove({VirtAddr{0}, VirtAddr{x86::kAddressLimit}});
   system_.release(space_);
 }
 
@@ -23,201 +21,262 @@ PageCount SoftPmap::enter(VirtAddr va, std::span<const FrameNumber> frames, Prot
   DCHECK(page_aligned(va) && !frames.empty() && allows(prot, Prot::kRead), va.value());
   DCHECK(va.value() + frames.size() * kPageSize <= x86::kAddressLimit, va.value());
   if (system_.options().one_address) system_.steal(space_, va, frames);
-  WriteLock guard(space_.lock);
-  for (std::size_t i = 0; i < frames.size(); ++i) {
-    DCHECK(frames[i].value() < system_.shared().pvs.frames().value(), frames[i].value());
-    // Only the first frame is worth throwing something away for; the others are a prefault.
-    if (!enter_one(va + ByteCount{i * kPageSize}, frames[i], prot, wiring, i == 0)) return PageCount{i};
+  std::size_t entered = 0;
+  {
+    WriteLock guard(space_.family->lock);
+    for (; entered < frames.size(); ++entered) {
+      DCHECK(frames[entered].value() < system_.shared().pvs.frames().value(), frames[entered].value());
+      // Only the first frame is worth throwing something away for; the others are a prefault.
+      const VirtAddr here = va + ByteCount{entered * kPageSize};
+      if (!enter_one(here, frames[entered], prot, wiring, entered == 0)) break;
+    }
   }
-  return PageCount{frames.size()};
+  if (system_.shared().pv_pool->above_high_water()) system_.collect_pvs(frames.first(entered));
+  return PageCount{entered};
 }
 
 bool SoftPmap::enter_one(VirtAddr va, FrameNumber frame, Prot prot, Wiring wiring, bool may_reclaim) {
   for (;;) {
-    const SoftSpace::EnterResult result = space_.enter(va, frame, prot, wiring);
-    if (result == SoftSpace::EnterResult::kEntered) return true;
+    const EnterResult result = system_.tables().enter(space_, va, frame, prot, wiring);
+    if (result == EnterResult::kEntered) return true;
     if (!may_reclaim || !reclaim(result, va)) return false;
   }
 }
 
-bool SoftPmap::reclaim(SoftSpace::EnterResult shortage, VirtAddr keep) {
-  const bool want_table = shortage == SoftSpace::EnterResult::kNoTable;
-  if (want_table ? space_.reclaim_table() : space_.reclaim_pv(keep)) return true;
-  return system_.reclaim_from_others(space_, want_table);
+bool SoftPmap::reclaim(EnterResult shortage, VirtAddr keep) {
+  TableFamily& family = *space_.family;
+  return shortage == EnterResult::kNoTable ? system_.reclaim_table(family) : system_.reclaim_pv(family, keep);
 }
 
 void SoftPmap::remove(VirtRange range) {
-  WriteLock guard(space_.lock);
-  if (space_.remove(range) != 0) system_.shared().note(PmapEvent::kShootdown);
+  WriteLock guard(space_.family->lock);
+  system_.tables().remove(space_, range);
 }
 
 void SoftPmap::protect(VirtRange range, Prot prot) {
   if (!allows(prot, Prot::kRead)) return remove(range);
   if (allows(prot, Prot::kWrite)) return;
-  WriteLock guard(space_.lock);
-  if (space_.remove_write(range) != 0) system_.shared().note(PmapEvent::kShootdown);
+  WriteLock guard(space_.family->lock);
+  system_.tables().remove_write(space_, range);
 }
 
 void SoftPmap::unwire(VirtRange range) {
-  WriteLock guard(space_.lock);
-  space_.unwire(range);
+  WriteLock guard(space_.family->lock);
+  system_.tables().unwire(space_, range);
 }
 
-void SoftPmap::copy_from(Pmap& source, VirtRange range) NO_THREAD_SAFETY_ANALYSIS {
+void SoftPmap::copy_from(Pmap& source, VirtRange range) {
   // The law allows not to copy; a machine with one address per frame would only move the mapping away.
   if (system_.options().one_address) return;
-  SoftSpace& from = static_cast<SoftPmap&>(source).space_;
-  WriteLock guard(space_.lock);
-  // While the source is locked no mapping of it can go, so a remove_all() under way will still find the
-  // copies.
-  if (!from.lock.try_lock_shared()) return;
-  bool room = true;
-  from.for_each([&](const SoftMapping& mapping) NO_THREAD_SAFETY_ANALYSIS {
-    if (!room || !range.contains(mapping.va)) return;
-    room = space_.enter(mapping.va, mapping.frame, Prot::kRead, Wiring::kNotWired) ==
-           SoftSpace::EnterResult::kEntered;
-  });
-  from.lock.unlock_shared();
+  system_.fork_policy().fork(static_cast<SoftPmap&>(source).space_, space_, range);
 }
 
 bool SoftPmap::access(VirtAddr va, Access access, FunctionRef<void(std::byte*)> use) {
-  const SoftShared& shared = system_.shared();
-  const std::uint64_t rights = x86::kPresent | (access == Access::kWrite ? x86::kWritable : 0);
-  const std::uint64_t marks =
-      (shared.options.reference_bits ? x86::kAccessed : 0) | (access == Access::kWrite ? x86::kDirty : 0);
-  shared.note(PmapEvent::kWalk);
-  ReadLock guard(space_.lock);
-  Pte* const pte = va.value() < x86::kAddressLimit ? space_.find(va) : nullptr;
-  const std::uint64_t entry = pte == nullptr ? 0 : pte->load(std::memory_order_relaxed);
-  if ((entry & rights) != rights) {
-    shared.note(PmapEvent::kFault);
-    return false;
-  }
-  if ((entry & marks) != marks) pte->fetch_or(marks, std::memory_order_relaxed);
-  use(system_.bytes_of(x86::frame_of(entry)) + (va.value() & kPageMask));
+  ReadLock guard(space_.family->lock);
+  const FrameNumber frame = system_.tables().translate(space_, va, access);
+  if (frame == kNoFrame) return false;
+  use(system_.bytes_of(frame) + (va.value() & kPageMask));
   return true;
 }
 
 void SoftPmap::drop_if(FunctionRef<bool(const SoftMapping&)> drop) {
-  WriteLock guard(space_.lock);
-  space_.drop_if(drop);
+  WriteLock guard(space_.family->lock);
+  system_.tables().drop_if(space_, drop);
+}
+
+void SoftPmap::throw_away() {
+  drop_if([](const SoftMapping&) { return true; });
 }
 
 void SoftPmap::for_each_mapping(FunctionRef<void(const SoftMapping&)> visit) const {
-  ReadLock guard(space_.lock);
-  space_.for_each(visit);
+  ReadLock guard(space_.family->lock);
+  system_.tables().for_each(space_, {VirtAddr{0}, VirtAddr{x86::kAddressLimit}}, visit);
 }
 
 std::uint64_t SoftPmap::mappings() const {
-  ReadLock guard(space_.lock);
-  return space_.mappings();
+  ReadLock guard(space_.family->lock);
+  return space_.mappings;
 }
 
 std::uint64_t SoftPmap::tables() const {
-  ReadLock guard(space_.lock);
-  return space_.tables();
+  ReadLock guard(space_.family->lock);
+  return space_.tables;
 }
 
 // ---- SoftPmapSystem
-// ----------------------------------------------------------------------------------------------
+
+namespace {
+
+std::unique_ptr<PageTables> make_page_tables(Arena& arena, SoftShared& shared) {
+  switch (shared.options.modes.get<PageTableMode>()) {
+    case PageTableMode::kRadix:
+      return std::make_unique<RadixTables>(arena, shared);
+    case PageTableMode::kHashed:
+      return std::make_unique<HashedTables>(arena, shared);
+  }
+  return nullptr;
+}
+
+}  // namespace
 
 SoftPmapSystem::SoftPmapSystem(Arena& arena, std::byte* frame_bytes, PageCount frames,
                                const SoftPmapOptions& options)
-    : arena_(arena), frame_bytes_(frame_bytes), shared_(arena, frames, options) {}
+    : arena_(arena),
+      frame_bytes_(frame_bytes),
+      shared_(arena, frames, options),
+      tables_(make_page_tables(arena, shared_)),
+      fork_policy_(make_fork_policy(shared_, *tables_, *this)) {}
 
 std::unique_ptr<Pmap> SoftPmapSystem::create_pmap() {
   CHECK(shared_.sink != nullptr);
   MutexLock guard(spaces_lock_);
   SoftSpace* space = free_spaces_.pop_front();
   if (space == nullptr) {
-    void* const memory = arena_.allocate(sizeof(SoftSpace));
+    void* const memory = next_id_ == SpaceId(~0u) ? nullptr : arena_.allocate(sizeof(SoftSpace));
     if (memory == nullptr) return nullptr;
-    space = new (memory) SoftSpace(shared_);
+    space = new (memory) SoftSpace;
+    space->id = next_id_++;
   }
-  spaces_.push_back(space);
+  TableFamily* family = free_families_.pop_front();
+  if (family == nullptr) {
+    void* const memory = arena_.allocate(sizeof(TableFamily));
+    if (memory == nullptr) {
+      free_spaces_.push_front(space);
+      return nullptr;
+    }
+    family = new (memory) TableFamily;
+  }
+  space->family = family;
+  space->slot = 0;
+  space->owed = 0;
+  family->members[0] = space;
+  family->slots = 1;
+  families_.push_back(family);
   return std::make_unique<SoftPmap>(*this, *space);
 }
 
-void SoftPmapSystem::release(SoftSpace& space) {
+void SoftPmapSystem::abandon(TableFamily& family) {
   MutexLock guard(spaces_lock_);
-  spaces_.remove(&space);
+  families_.remove(&family);
+  free_families_.push_front(&family);
+}
+
+void SoftPmapSystem::release(SoftSpace& space) {
+  TableFamily& family = *space.family;
+  bool last = false;
+  {
+    WriteLock guard(family.lock);
+    family.slots &= ~space.bit();
+    last = family.slots == 0;
+  }
+  if (last) abandon(family);
+  MutexLock guard(spaces_lock_);
   free_spaces_.push_front(&space);
 }
 
-// Calls act(space, pv) for each pv entry of the frame that `want` chooses, with its space and the pv list
-// locked. A list is found first and its spaces only then, against the lock order: so spaces are tried, and
-// one that is in use is waited for with nothing held, after which all its entries are done at once; that
-// makes sure of progress.
+// Small mappings are made of the superpages that map the frame and that `want` chooses; the pv lock is held.
+// Returns a family that is in use, if any.
+template <class Want>
+TableFamily* SoftPmapSystem::split_superpages(FrameNumber frame, Want&& want, Shootdown& told,
+                                              std::uint64_t* steps) NO_THREAD_SAFETY_ANALYSIS {
+  TableFamily* busy = nullptr;
+  const PvList& supers = shared_.pvs.super_of(frame);
+  for (PvEntry *pv = supers.front(), *next = nullptr; pv != nullptr; pv = next) {
+    next = PvList::next(pv);
+    ++*steps;
+    if (!want(*pv)) continue;
+    TableFamily& family = tables_->family_of(*pv);
+    if (family.lock.try_lock()) {
+      tables_->split_superpage(*pv, told);
+      family.lock.unlock();
+    } else {
+      busy = &family;
+    }
+  }
+  return busy;
+}
+
+// Calls act(pv) for each pv entry of the frame that `want` chooses, with its family and the pv list locked. A
+// list is found first and its families only then, against the lock order: so families are tried, and one that
+// is in use is waited for with nothing held, after which all its entries are done at once; that makes sure of
+// progress. `want` is asked of superpages too, before they are split.
 template <class Want, class Act>
-std::uint64_t SoftPmapSystem::for_each_locked(FrameNumber frame, Want&& want,
-                                              Act&& act) NO_THREAD_SAFETY_ANALYSIS {
-  std::uint64_t done = 0;
+void SoftPmapSystem::for_each_locked(FrameNumber frame, Shootdown& told, Want&& want,
+                                     Act&& act) NO_THREAD_SAFETY_ANALYSIS {
   std::uint64_t steps = 0;
   PvList& list = shared_.pvs.of(frame);
   for (;;) {
-    SoftSpace* busy = nullptr;
+    TableFamily* busy = nullptr;
     {
       MutexLock guard(shared_.pvs.lock(frame));
+      busy = split_superpages(frame, want, told, &steps);
       for (PvEntry *pv = list.front(), *next = nullptr; pv != nullptr; pv = next) {
         next = PvList::next(pv);
         ++steps;
         if (!want(*pv)) continue;
-        SoftSpace& space = *pv->space;
-        if (!space.lock.try_lock()) {
-          busy = &space;
+        TableFamily& family = tables_->family_of(*pv);
+        if (!family.lock.try_lock()) {
+          busy = &family;
           continue;
         }
-        act(space, *pv);
-        space.lock.unlock();
-        ++done;
+        act(*pv);
+        family.lock.unlock();
       }
     }
     if (busy == nullptr) break;
-    WriteLock space_guard(busy->lock);
+    WriteLock family_guard(busy->lock);
     MutexLock guard(shared_.pvs.lock(frame));
+    const auto of_busy = [&](const PvEntry& pv) { return &tables_->family_of(pv) == busy && want(pv); };
+    const PvList& supers = shared_.pvs.super_of(frame);
+    for (PvEntry *pv = supers.front(), *next = nullptr; pv != nullptr; pv = next) {
+      next = PvList::next(pv);
+      ++steps;
+      if (of_busy(*pv)) tables_->split_superpage(*pv, told);
+    }
     for (PvEntry *pv = list.front(), *next = nullptr; pv != nullptr; pv = next) {
       next = PvList::next(pv);
       ++steps;
-      if (pv->space != busy || !want(*pv)) continue;
-      act(*busy, *pv);
-      ++done;
+      if (of_busy(*pv)) act(*pv);
     }
   }
-  shared_.note(PmapEvent::kPvListStep, steps);
-  return done;
+  shared_.counts.note(PmapEvent::kPvListStep, steps);
 }
 
 void SoftPmapSystem::remove_all(std::span<const FrameNumber> frames, std::span<bool> refused) {
   DCHECK(refused.size() == frames.size());
-  std::uint64_t removed = 0;
+  Shootdown told(shared_.counts);
   for (std::size_t i = 0; i < frames.size(); ++i) {
     refused[i] = shared_.pvs.pinned(frames[i]);
     if (refused[i]) continue;
-    removed += for_each_locked(
-        frames[i], [](const PvEntry&) { return true; },
-        [](SoftSpace& space, PvEntry& pv) NO_THREAD_SAFETY_ANALYSIS { space.remove_pv(pv); });
+    for_each_locked(
+        frames[i], told, [](const PvEntry&) { return true; },
+        [&](PvEntry& pv) { tables_->remove_pv(pv, RemoveCause::kAsked, told); });
   }
-  if (removed != 0) shared_.note(PmapEvent::kShootdown);
 }
 
 void SoftPmapSystem::remove_write(FrameNumber frame) {
-  const std::uint64_t changed = for_each_locked(
-      frame,
+  Shootdown told(shared_.counts);
+  for_each_locked(
+      frame, told,
       [](const PvEntry& pv) { return (pv.pte->load(std::memory_order_relaxed) & x86::kWritable) != 0; },
-      [](SoftSpace& space, PvEntry& pv) NO_THREAD_SAFETY_ANALYSIS { space.remove_write_pv(pv); });
-  if (changed != 0) shared_.note(PmapEvent::kShootdown);
+      [&](PvEntry& pv) { tables_->remove_write_pv(pv, told); });
 }
 
 void SoftPmapSystem::steal(const SoftSpace& space, VirtAddr va, std::span<const FrameNumber> frames) {
+  Shootdown told(shared_.counts);
   for (std::size_t i = 0; i < frames.size(); ++i) {
     const VirtAddr here = va + ByteCount{i * kPageSize};
     for_each_locked(
-        frames[i],
+        frames[i], told,
         [&](const PvEntry& pv) {
-          const bool wired = (pv.pte->load(std::memory_order_relaxed) & x86::kWired) != 0;
-          return !wired && (pv.space != &space || pv.space->address_of(*pv.pte) != here);
+          if ((pv.pte->load(std::memory_order_relaxed) & x86::kWired) != 0) return false;
+          bool elsewhere = false;
+          tables_->for_each_place(pv, frames[i], [&](SoftSpace& other, VirtAddr at, bool) {
+            elsewhere |= &other != &space || at != here;
+          });
+          return elsewhere;
         },
-        [](SoftSpace& other, PvEntry& pv) NO_THREAD_SAFETY_ANALYSIS { other.remove_pv(pv); });
+        [&](PvEntry& pv) { tables_->remove_pv(pv, RemoveCause::kThrownAway, told); });
   }
 }
 
@@ -225,29 +284,53 @@ unsigned SoftPmapSystem::ts_referenced(FrameNumber frame) {
   constexpr unsigned kEnough = 5;
   if (!shared_.options.reference_bits) return 0;
   MutexLock guard(shared_.pvs.lock(frame));
-  PvList& list = shared_.pvs.of(frame);
   unsigned found = 0;
+  PvList& supers = shared_.pvs.super_of(frame);
+  for (PvEntry* pv = supers.front(); pv != nullptr && found < kEnough; pv = PvList::next(pv)) {
+    shared_.counts.note(PmapEvent::kPvListStep);
+    if ((pv->pte->load(std::memory_order_relaxed) & x86::kAccessed) == 0) continue;
+    ++found;
+    if (stands_for_all(*pv, frame)) pv->pte->fetch_and(~x86::kAccessed, std::memory_order_relaxed);
+  }
+  PvList& list = shared_.pvs.of(frame);
   // Each entry looked at goes to the end, so that with many mappings all of them are sampled in turn.
   for (std::size_t left = list.size(); left > 0 && found < kEnough; --left) {
     PvEntry* const pv = list.pop_front();
     list.push_back(pv);
-    shared_.note(PmapEvent::kPvListStep);
+    shared_.counts.note(PmapEvent::kPvListStep);
     if ((pv->pte->fetch_and(~x86::kAccessed, std::memory_order_relaxed) & x86::kAccessed) == 0) continue;
-    shared_.note(PmapEvent::kInvalidation);
+    shared_.counts.note(PmapEvent::kInvalidation);
     ++found;
   }
   return found;
 }
 
-bool SoftPmapSystem::is_modified(FrameNumber frame) {
-  const std::uint64_t modified = shared_.options.dirty_bits ? x86::kDirty : x86::kWritable;
+// A superpage has one reference bit for 512 pages. Of a scan over all of them one may clear it, lest the
+// first make the others look idle: the one that a hash chooses, another for each mapping (freebsd-vm.md
+// §1.8).
+bool SoftPmapSystem::stands_for_all(const PvEntry& pv, FrameNumber frame) {
+  std::uint64_t hash = frame.value();
+  tables_->for_each_place(pv, frame, [&](SoftSpace& space, VirtAddr va, bool) {
+    hash ^= (va.value() >> (kPageShift + x86::kSlotBits)) ^ space.id;
+  });
+  return hash % x86::kSlots == 0;
+}
+
+bool SoftPmapSystem::any_mapping(FrameNumber frame, std::uint64_t bits) {
   MutexLock guard(shared_.pvs.lock(frame));
-  for (PvEntry* pv = shared_.pvs.of(frame).front(); pv != nullptr; pv = PvList::next(pv)) {
-    if ((pv->pte->load(std::memory_order_relaxed) & modified) != 0) return true;
+  for (const PvList* list : {&shared_.pvs.of(frame), &shared_.pvs.super_of(frame)}) {
+    for (PvEntry* pv = list->front(); pv != nullptr; pv = PvList::next(pv)) {
+      if ((pv->pte->load(std::memory_order_relaxed) & bits) != 0) return true;
+    }
   }
   return false;
 }
 
+bool SoftPmapSystem::is_modified(FrameNumber frame) {
+  return any_mapping(frame, shared_.options.dirty_bits ? x86::kDirty : x86::kWritable);
+}
+
+// Superpages that could be dirty were split by remove_write().
 void SoftPmapSystem::clear_modify(FrameNumber frame) {
   MutexLock guard(shared_.pvs.lock(frame));
   for (PvEntry* pv = shared_.pvs.of(frame).front(); pv != nullptr; pv = PvList::next(pv)) {
@@ -255,54 +338,129 @@ void SoftPmapSystem::clear_modify(FrameNumber frame) {
   }
 }
 
-SoftSpace* SoftPmapSystem::lock_another(const SoftSpace& self) NO_THREAD_SAFETY_ANALYSIS {
+// ---- making room
+
+bool SoftPmapSystem::throw_some_away(TableFamily& family, VirtAddr keep) {
+  return tables_->reclaim_mapping(family, keep);
+}
+
+bool SoftPmapSystem::throw_others_away(TableFamily& self) {
+  return try_others(self, [&](TableFamily& family) {
+    return tables_->reclaim_mapping(family, VirtAddr{x86::kAddressLimit});
+  });
+}
+
+bool SoftPmapSystem::remove(PvEntry& pv, TableFamily& self, VirtAddr keep) {
+  const std::uint64_t entry = pv.pte->load(std::memory_order_relaxed);
+  if ((entry & (x86::kWired | x86::kLarge)) != 0) return false;
+  bool kept = false;
+  tables_->for_each_place(pv, x86::frame_of(entry), [&](SoftSpace& space, VirtAddr va, bool) {
+    kept |= space.family == &self && va == keep;
+  });
+  if (kept) return false;
+  Shootdown told(shared_.counts);
+  MutexLock guard(shared_.pvs.lock(x86::frame_of(entry)));
+  tables_->remove_pv(pv, RemoveCause::kThrownAway, told);
+  return true;
+}
+
+bool SoftPmapSystem::reclaim_table(TableFamily& self) {
+  return tables_->reclaim_table(self) ||
+         try_others(self, [&](TableFamily& family) { return tables_->reclaim_table(family); });
+}
+
+TableFamily* SoftPmapSystem::lock_another(const TableFamily& self) NO_THREAD_SAFETY_ANALYSIS {
   MutexLock guard(spaces_lock_);
-  // Each one tried goes to the end, so that the spaces lose mappings in turn.
-  for (std::size_t left = spaces_.size(); left > 0; --left) {
-    SoftSpace* const space = spaces_.pop_front();
-    spaces_.push_back(space);
-    if (space == &self || !space->lock.try_lock()) continue;
-    if (space->mappings() != 0) return space;
-    space->lock.unlock();
+  // Each one tried goes to the end, so that the families lose mappings in turn.
+  for (std::size_t left = families_.size(); left > 0; --left) {
+    TableFamily* const family = families_.pop_front();
+    families_.push_back(family);
+    if (family != &self && family->lock.try_lock()) return family;
   }
   return nullptr;
 }
 
-bool SoftPmapSystem::reclaim_from_others(const SoftSpace& self, bool want_table) NO_THREAD_SAFETY_ANALYSIS {
+bool SoftPmapSystem::try_others(const TableFamily& self,
+                                FunctionRef<bool(TableFamily&)> take) NO_THREAD_SAFETY_ANALYSIS {
   std::size_t tries = 0;
   {
     MutexLock guard(spaces_lock_);
-    tries = spaces_.size();
+    tries = families_.size();
   }
   for (; tries > 0; --tries) {
-    SoftSpace* const space = lock_another(self);
-    if (space == nullptr) return false;
-    const bool gained = want_table ? space->reclaim_table() : space->reclaim_pv(VirtAddr{x86::kAddressLimit});
-    space->lock.unlock();
+    TableFamily* const family = lock_another(self);
+    if (family == nullptr) return false;
+    const bool gained = take(*family);
+    family->lock.unlock();
     if (gained) return true;
   }
   return false;
 }
 
+// FreeBSD 4's page daemon did this (pmap_collect) for all pages when the mark was passed; here it is done a
+// little at a time by whoever passes it: idle frames in one lap of the hand, any in the next.
+void SoftPmapSystem::collect_pvs(std::span<const FrameNumber> keep) {
+  constexpr unsigned kLooks = 256;
+  if (collecting_.exchange(true, std::memory_order_acquire)) return;
+  shared_.counts.decide(PmapEvent::kPvHighWater);
+  {
+    Shootdown told(shared_.counts);
+    std::uint64_t collected = 0;
+    for (unsigned i = 0; i < kLooks && shared_.pv_pool->above_high_water(); ++i) {
+      const FrameNumber frame{hand_};
+      hand_ = (hand_ + 1) % static_cast<std::uint32_t>(shared_.pvs.frames().value());
+      if (hand_ == 0) idle_only_ = !idle_only_;
+      if (std::find(keep.begin(), keep.end(), frame) != keep.end()) continue;
+      if (idle_only_ && any_mapping(frame, x86::kAccessed)) continue;
+      for_each_locked(
+          frame, told,
+          [](const PvEntry& pv) {
+            return (pv.pte->load(std::memory_order_relaxed) & (x86::kWired | x86::kLarge)) == 0;
+          },
+          [&](PvEntry& pv) {
+            tables_->remove_pv(pv, RemoveCause::kThrownAway, told);
+            ++collected;
+          });
+    }
+    shared_.counts.decide(PmapEvent::kPvCollected, collected);
+  }
+  collecting_.store(false, std::memory_order_release);
+}
+
+// ---- looking
+
 void SoftPmapSystem::for_each_mapping_of(FrameNumber frame,
                                          FunctionRef<void(VirtAddr, bool writable)> visit) {
   MutexLock guard(shared_.pvs.lock(frame));
-  for (PvEntry* pv = shared_.pvs.of(frame).front(); pv != nullptr; pv = PvList::next(pv)) {
-    visit(pv->space->address_of(*pv->pte), (pv->pte->load(std::memory_order_relaxed) & x86::kWritable) != 0);
+  for (const PvList* list : {&shared_.pvs.of(frame), &shared_.pvs.super_of(frame)}) {
+    for (PvEntry* pv = list->front(); pv != nullptr; pv = PvList::next(pv)) {
+      tables_->for_each_place(*pv, frame,
+                              [&](SoftSpace&, VirtAddr va, bool writable) { visit(va, writable); });
+    }
   }
 }
 
+unsigned SoftPmapSystem::mapcount(FrameNumber frame, MapCount what) {
+  unsigned places = 0;
+  for_each_mapping_of(frame, [&](VirtAddr, bool) { ++places; });
+  if (what == MapCount::kSharers) return places;
+  MutexLock guard(shared_.pvs.lock(frame));
+  return static_cast<unsigned>(shared_.pvs.of(frame).size() + shared_.pvs.super_of(frame).size());
+}
+
 const char* SoftPmapSystem::find_error() NO_THREAD_SAFETY_ANALYSIS {
+  std::uint64_t entries = 0;
   std::uint64_t mappings = 0;
-  std::uint64_t tables = 0;
-  for (SoftSpace* space = spaces_.front(); space != nullptr; space = SpaceList::next(space)) {
-    WriteLock guard(space->lock);
-    if (const char* error = space->find_error(); error != nullptr) return error;
-    mappings += space->mappings();
-    tables += space->tables();
+  const char* error = nullptr;
+  for (TableFamily* family = families_.front(); family != nullptr; family = FamilyList::next(family)) {
+    WriteLock guard(family->lock);
+    if (const char* found = tables_->find_error(*family, &entries); error == nullptr) error = found;
+    family->for_each_member(family->slots, [&](const SoftSpace& space) { mappings += space.mappings; });
   }
-  if (tables + shared_.tables.free_count() != shared_.tables.size()) return "page tables were lost";
+  const char* const lost = tables_->find_lost();
+  if (error != nullptr || lost != nullptr) return error != nullptr ? error : lost;
   std::uint64_t listed = 0;
+  std::uint64_t shown = 0;  // by all entries in all sharers
   for (std::uint32_t i = 0; i < shared_.pvs.frames().value(); ++i) {
     const FrameNumber frame{i};
     for (PvEntry* pv = shared_.pvs.of(frame).front(); pv != nullptr; pv = PvList::next(pv)) {
@@ -311,9 +469,20 @@ const char* SoftPmapSystem::find_error() NO_THREAD_SAFETY_ANALYSIS {
       if (x86::frame_of(entry) != frame) return "a pv entry on the list of another frame";
       ++listed;
     }
+    if (i % x86::kSlots == 0) {
+      const PvList& supers = shared_.pvs.super_of(frame);
+      listed += supers.size();
+      for (PvEntry* pv = supers.front(); pv != nullptr; pv = PvList::next(pv)) {
+        if ((pv->pte->load(std::memory_order_relaxed) & x86::kLarge) == 0)
+          return "a pv entry of no superpage";
+      }
+    }
+    shown += mapcount(frame, MapCount::kSharers);
   }
-  if (listed != mappings || listed != shared_.pvs.live()) return "pv entries and mappings differ in number";
-  return nullptr;
+  if (shown != mappings) return "pv entries show another number of mappings than the spaces count";
+  if (listed != entries || listed != shared_.pv_pool->live())
+    return "pv entries and mappings differ in number";
+  return shared_.pv_pool->find_error();
 }
 
 }  // namespace enchilada

@@ -1,17 +1,17 @@
-// SoftPmap and SoftPmapSystem: address spaces of the soft machine, x86-64 page tables that a simulated CPU
-// walks.
+// SoftPmap and SoftPmapSystem: address spaces of the soft machine, whose page tables a simulated CPU walks.
 //
 // Invariants: the law of the pmap (every unwired mapping may be thrown away, with its bits reported first); a
 // store through access() is visible, and its dirty bit set, before the operation that removes or
 // write-protects the mapping returns. Page tables and pv entries come from an arena; when they run out,
-// enter() throws its own space's unwired mappings away, then those of other spaces that nobody uses just now.
-// Lock order: a space's lock -> a frame's pv lock -> pools. From a frame to a space, and from one space to
-// another, the space is try-locked.
+// enter() throws its own family's unwired mappings away, then those of others that nobody uses just now.
+// Lock order: a family's lock -> a frame's pv lock -> pools. From a frame to a family, and from one family to
+// another, the family is try-locked.
 #pragma once
 
 #include <memory>
 
-#include "pmap/soft/soft_space.h"
+#include "pmap/soft/fork_policy.h"
+#include "pmap/soft/page_tables.h"
 #include "vm/pmap.h"
 
 namespace enchilada {
@@ -28,7 +28,7 @@ class SoftPmap final : public Pmap {
   void remove(VirtRange range) override;
   void protect(VirtRange range, Prot prot) override;
   void unwire(VirtRange range) override;
-  /// Copies present mappings, read-only and unwired, while page-table memory lasts.
+  /// What the mode of fork_tables says: nothing, or copies, read-only and unwired, while memory lasts.
   void copy_from(Pmap& source, VirtRange range) override;
 
   /// One access as the CPU makes it: walks the tables, sets accessed and dirty bits, and lets `use` have the
@@ -38,20 +38,23 @@ class SoftPmap final : public Pmap {
 
   /// Throws away unwired mappings for which `drop` says true. Always legal: the law of the pmap.
   void drop_if(FunctionRef<bool(const SoftMapping&)> drop);
+  /// Throws the whole pmap away, all but what is wired.
+  void throw_away();
   void for_each_mapping(FunctionRef<void(const SoftMapping&)> visit) const;
   [[nodiscard]] std::uint64_t mappings() const;
   [[nodiscard]] std::uint64_t tables() const;
+  [[nodiscard]] SpaceId id() const { return space_.id; }
 
  private:
   bool enter_one(VirtAddr va, FrameNumber frame, Prot prot, Wiring wiring, bool may_reclaim)
-      REQUIRES(space_.lock);
-  bool reclaim(SoftSpace::EnterResult shortage, VirtAddr keep) REQUIRES(space_.lock);
+      REQUIRES(space_.family->lock);
+  bool reclaim(EnterResult shortage, VirtAddr keep) REQUIRES(space_.family->lock);
 
   SoftPmapSystem& system_;
   SoftSpace& space_;
 };
 
-class SoftPmapSystem final : public PmapSystem {
+class SoftPmapSystem final : public PmapSystem, private PvPool::Victims, private FamilyKeeper {
  public:
   /// `frame_bytes`: frame n's bytes are at frame_bytes + n * kPageSize. Memory for tables comes from the
   /// arena.
@@ -68,45 +71,82 @@ class SoftPmapSystem final : public PmapSystem {
   void clear_modify(FrameNumber frame) override;
 
   /// Set before the first use, or never.
-  void set_events(PmapEventSink& events) { shared_.events = &events; }
+  void set_events(PmapEventSink& events) { shared_.counts.events = &events; }
+  /// What was decided since the start: events of pv entries, forks, superpages, shared tables.
+  [[nodiscard]] const CountingPmapEvents& decisions() const { return shared_.counts.decisions; }
   void pin(FrameNumber frame) { shared_.pvs.pin(frame); }
   void unpin(FrameNumber frame) { shared_.pvs.unpin(frame); }
 
-  /// Calls `visit` for each mapping of the frame, from its pv list.
+  /// What the mappings of a frame are: page-table entries, or places where it shows. They differ where tables
+  /// are shared: an entry in a table of three spaces is one or three (designs.md §3 asks for both).
+  enum class MapCount : std::uint8_t { kEntries, kSharers };
+  [[nodiscard]] unsigned mapcount(FrameNumber frame, MapCount what);
+  /// Calls `visit` for each mapping of the frame, from its pv list; once for each sharer of a shared table.
+  /// For checks: no fork may run, which changes who shares.
   void for_each_mapping_of(FrameNumber frame, FunctionRef<void(VirtAddr, bool writable)> visit);
-  [[nodiscard]] std::size_t pv_entries() const { return shared_.pvs.live(); }
-  [[nodiscard]] std::size_t free_tables() const { return shared_.tables.free_count(); }
+  [[nodiscard]] std::size_t pv_entries() const { return shared_.pv_pool->live(); }
+  [[nodiscard]] std::size_t pv_bytes() const { return shared_.pv_pool->bytes(); }
+  [[nodiscard]] std::size_t free_tables() const { return tables_->free_tables(); }
+  [[nodiscard]] std::size_t table_bytes() const { return tables_->bytes(); }
   [[nodiscard]] const SoftPmapOptions& options() const { return shared_.options; }
   /// Checks all spaces, tables and pv lists against each other; an explanation, or nullptr. Nothing else may
   /// run.
   [[nodiscard]] const char* find_error();
 
   // For SoftPmap.
-  [[nodiscard]] const SoftShared& shared() const { return shared_; }
+  [[nodiscard]] SoftShared& shared() { return shared_; }
+  [[nodiscard]] PageTables& tables() { return *tables_; }
+  [[nodiscard]] ForkPolicy& fork_policy() { return *fork_policy_; }
   [[nodiscard]] std::byte* bytes_of(FrameNumber frame) const {
     return frame_bytes_ + frame.value() * kPageSize;
   }
   /// Removes the unwired mappings that the frames have elsewhere than at va, va + 1 page ... of `space`.
   void steal(const SoftSpace& space, VirtAddr va, std::span<const FrameNumber> frames);
-  /// Throws mappings of another space away; false when every other one is in use or has nothing to give.
-  bool reclaim_from_others(const SoftSpace& self, bool want_table);
+  /// Gets pv entries back, or a table page, for a family that is locked exclusively.
+  bool reclaim_pv(TableFamily& self, VirtAddr keep) { return shared_.pv_pool->reclaim(self, keep, *this); }
+  bool reclaim_table(TableFamily& self);
+  /// Above the high-water mark of pv entries: destroys mappings of frames that are not in use, a bounded
+  /// number of frames at a time; the frames in `keep` were entered just now.
+  void collect_pvs(std::span<const FrameNumber> keep);
   /// The space is empty and its pmap gone: it may be used again.
   void release(SoftSpace& space);
 
  private:
+  using FamilyList = IntrusiveList<TableFamily, &TableFamily::link>;
   using SpaceList = IntrusiveList<SoftSpace, &SoftSpace::link>;
 
+  // PvPool::Victims
+  bool throw_some_away(TableFamily& family, VirtAddr keep) override;
+  bool throw_others_away(TableFamily& self) override;
+  bool remove(PvEntry& pv, TableFamily& self, VirtAddr keep) override;
+
+  // FamilyKeeper
+  void abandon(TableFamily& family) override;
+
+  template <class Want>
+  TableFamily* split_superpages(FrameNumber frame, Want&& want, Shootdown& told, std::uint64_t* steps);
   template <class Want, class Act>
-  std::uint64_t for_each_locked(FrameNumber frame, Want&& want, Act&& act);
-  /// Some other space, locked exclusively; nullptr when none can be locked at once.
-  SoftSpace* lock_another(const SoftSpace& self);
+  void for_each_locked(FrameNumber frame, Shootdown& told, Want&& want, Act&& act);
+  /// Calls take(family) for other families that can be locked at once, until it says true.
+  bool try_others(const TableFamily& self, FunctionRef<bool(TableFamily&)> take);
+  TableFamily* lock_another(const TableFamily& self);
+  [[nodiscard]] bool any_mapping(FrameNumber frame, std::uint64_t bits);
+  [[nodiscard]] bool stands_for_all(const PvEntry& pv, FrameNumber frame);
 
   Arena& arena_;
   std::byte* frame_bytes_;
   SoftShared shared_;
+  std::unique_ptr<PageTables> tables_;
+  std::unique_ptr<ForkPolicy> fork_policy_;
   Mutex spaces_lock_{LockRank::kPvList};
-  SpaceList spaces_ GUARDED_BY(spaces_lock_);
+  FamilyList families_ GUARDED_BY(spaces_lock_);
+  FamilyList free_families_ GUARDED_BY(spaces_lock_);
   SpaceList free_spaces_ GUARDED_BY(spaces_lock_);
+  SpaceId next_id_ GUARDED_BY(spaces_lock_) = 0;
+  // The hand of collect_pvs().
+  std::atomic<bool> collecting_{false};
+  std::uint32_t hand_ = 0;
+  bool idle_only_ = true;
 };
 
 }  // namespace enchilada

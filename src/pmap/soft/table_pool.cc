@@ -32,8 +32,11 @@ bool TablePool::take(std::span<TableIndex> out) {
 void TablePool::give(TableIndex table) {
   TableInfo& info = infos_[table];
   DCHECK(info.used == 0 && info.wired == 0, table, info.used);
-  info.space = nullptr;
+  info.family = nullptr;
+  info.users = 0;
   info.parent = kNoTable;
+  info.promoted = false;
+  info.write_protected = false;
   MutexLock guard(lock_);
   free_.push_front(&info);
 }

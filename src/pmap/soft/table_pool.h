@@ -1,7 +1,8 @@
 // TablePool: the page-table pages of all address spaces of a soft machine, a fixed number of them.
 //
-// Invariants: a free table is all zero; a table in use belongs to one space and its TableInfo says where it
-// hangs; take() is all or nothing. Thread-safe; TableInfo of a table in use is guarded by its space's lock.
+// Invariants: a free table is all zero; a table in use belongs to one family of spaces and its TableInfo says
+// which of them use it; take() is all or nothing. Thread-safe; TableInfo of a table in use is guarded by its
+// family's lock.
 #pragma once
 
 #include <span>
@@ -13,21 +14,24 @@
 
 namespace enchilada {
 
-class SoftSpace;
+struct TableFamily;
 
 using TableIndex = std::uint32_t;
 inline constexpr TableIndex kNoTable = ~TableIndex{0};
 
 /// What the kernel side knows about one page-table page.
 struct TableInfo {
-  ListLink<TableInfo> link;  // leaf tables of a space, or free tables
-  SoftSpace* space = nullptr;
-  VirtAddr base;  // first address that the table translates
+  ListLink<TableInfo> link;  // leaf tables of a family, or free tables
+  TableFamily* family = nullptr;
+  VirtAddr base;            // first address that the table translates
+  std::uint64_t users = 0;  // the family's members that use it, by slot: whom an invalidation must reach
   TableIndex self = kNoTable;
-  TableIndex parent = kNoTable;  // kNoTable for the root
+  TableIndex parent = kNoTable;  // of a table above the leaves; kNoTable for the root, and for leaves
   std::uint16_t used = 0;        // entries present
   std::uint16_t wired = 0;       // of them, wired mappings (leaf tables)
   std::uint8_t level = 0;
+  bool promoted = false;         // kept for the demotion of a superpage; the hardware does not see it
+  bool write_protected = false;  // the entries that lead here do not allow writing, whatever is in here
 };
 using TableList = IntrusiveList<TableInfo, &TableInfo::link>;
 

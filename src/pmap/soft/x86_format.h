@@ -12,6 +12,9 @@
 
 namespace enchilada::x86 {
 
+// A superpage's entry (level 2, kLarge) holds the number of the table that is kept for its demotion; the
+// frame is the one in that table's first entry, where a real machine would have it in the entry itself.
+
 /// One page-table entry. The hardware (SoftPmap::access) sets bits in it while the kernel side reads it:
 /// atomic.
 using Pte = std::atomic<std::uint64_t>;
@@ -20,6 +23,7 @@ inline constexpr std::uint64_t kPresent = 1u << 0;
 inline constexpr std::uint64_t kWritable = 1u << 1;
 inline constexpr std::uint64_t kAccessed = 1u << 5;
 inline constexpr std::uint64_t kDirty = 1u << 6;
+inline constexpr std::uint64_t kLarge = 1u << 7;  // level 2: maps 2 MiB, no table follows
 inline constexpr std::uint64_t kWired = 1u << 9;  // one of the bits that the hardware leaves to software
 inline constexpr unsigned kNumberShift = 12;
 

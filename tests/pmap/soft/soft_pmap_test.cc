@@ -1,7 +1,5 @@
 // SoftPmap: what goes beyond the conformance suite: tables come and go, exhaustion, pv lists, bits, events.
-#include "pmap/soft/soft_pmap.h"
-
-#include <gtest/gtest.h>
+#include "soft_rig.h"
 
 #include <map>
 #include <random>
@@ -12,67 +10,7 @@
 namespace enchilada {
 namespace {
 
-constexpr std::uint64_t kFrames = 64;
-constexpr std::uint64_t kLeafSpan = std::uint64_t{2} << 20;
-
-struct CountingSink final : PageStateSink {
-  void note_modified(FrameNumber f) override { modified.at(f.value()).fetch_add(1); }
-  void note_referenced(FrameNumber f) override { referenced.at(f.value()).fetch_add(1); }
-  std::array<std::atomic<int>, kFrames> modified{};
-  std::array<std::atomic<int>, kFrames> referenced{};
-};
-
-/// A pmap system over frames of its own.
-struct Soft {
-  explicit Soft(const SoftPmapOptions& options = {})
-      : system(arena, bytes.data(), PageCount{kFrames}, options) {
-    system.set_sink(sink);
-    system.set_events(events);
-  }
-  ~Soft() {
-    const char* const error = system.find_error();
-    EXPECT_EQ(error, nullptr) << error;
-  }
-  std::unique_ptr<SoftPmap> pmap() {
-    return std::unique_ptr<SoftPmap>(static_cast<SoftPmap*>(system.create_pmap().release()));
-  }
-  static std::vector<std::byte> aligned() { return std::vector<std::byte>(std::size_t{8} << 20); }
-
-  std::vector<std::byte> arena_memory = aligned();
-  std::vector<std::byte> bytes = std::vector<std::byte>(kFrames * kPageSize);
-  Arena arena{
-      reinterpret_cast<std::byte*>((reinterpret_cast<std::uintptr_t>(arena_memory.data()) + 63) & ~63ul),
-      (std::size_t{8} << 20) - 64};
-  CountingSink sink;
-  CountingPmapEvents events;
-  SoftPmapSystem system;
-};
-
-VirtAddr page(std::uint64_t n) {
-  return VirtAddr{n * kPageSize};
-}
-VirtRange pages(std::uint64_t first, std::uint64_t end) {
-  return {page(first), page(end)};
-}
-FrameNumber frame(std::uint64_t n) {
-  return FrameNumber{static_cast<std::uint32_t>(n)};
-}
-
-std::uint64_t enter(Pmap& p, VirtAddr va, FrameNumber f, Prot prot = Prot::kReadWrite,
-                    Wiring wiring = Wiring::kNotWired) {
-  return p.enter(va, std::span(&f, 1), prot, Access::kRead, wiring).value();
-}
-bool read(SoftPmap& p, VirtAddr va) {
-  return p.access(va, Access::kRead, [](std::byte*) {});
-}
-bool write(SoftPmap& p, VirtAddr va, int value = 1) {
-  return p.access(va, Access::kWrite, [=](std::byte* b) { *b = static_cast<std::byte>(value); });
-}
-void remove_all(Soft& s, FrameNumber f) {
-  bool refused = true;
-  s.system.remove_all(std::span(&f, 1), std::span(&refused, 1));
-  EXPECT_FALSE(refused);
-}
+using namespace soft_rig;
 
 TEST(SoftPmap, TablesComeWithTheFirstMappingAndGoWithTheLast) {
   Soft s;
@@ -411,10 +349,17 @@ TEST(SoftPmap, RandomSparseAddressesAgainstAMap) {
   }
 }
 
-TEST(SoftPmap, ThreadsFromBothEnds) {
-  // Spaces enter, access and die while others remove the same frames through their pv lists, with too few
-  // tables.
+class SoftPmapThreads : public testing::TestWithParam<VmModes> {};
+INSTANTIATE_TEST_SUITE_P(Modes, SoftPmapThreads,
+                         testing::Values(VmModes(), VmModes(Preset::kArticle), VmModes(Preset::kModern),
+                                         VmModes(Preset::kModern).set(SharedTablesMode::kOn),
+                                         VmModes().set(PageTableMode::kHashed)));
+
+TEST_P(SoftPmapThreads, FromBothEnds) {
+  // Spaces enter, access, fork and die while others remove the same frames through their pv lists, with too
+  // few tables.
   SoftPmapOptions options;
+  options.modes = GetParam();
   options.table_pages = PageCount{24};
   options.pv_limit = 100;
   Soft s(options);

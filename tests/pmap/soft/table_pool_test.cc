@@ -1,4 +1,4 @@
-// TablePool and PvLists: all or nothing, zeroed, nothing lost, the cap kept.
+// TablePool and PvLists: all or nothing, zeroed, nothing lost.
 #include <gtest/gtest.h>
 
 #include <array>
@@ -56,21 +56,8 @@ TEST_F(PoolTest, AnArenaTooSmallGivesAnEmptyPool) {
   EXPECT_FALSE(pool.take(one));
 }
 
-TEST_F(PoolTest, PvEntriesAreCapped) {
-  PvLists pvs(arena_, PageCount{8}, 3);
-  std::vector<PvEntry*> made;
-  for (int i = 0; i < 3; ++i) {
-    made.push_back(pvs.create());
-    ASSERT_NE(made.back(), nullptr);
-  }
-  EXPECT_EQ(pvs.create(), nullptr);
-  EXPECT_EQ(pvs.live(), 3u);
-  pvs.destroy(made[1]);
-  EXPECT_NE(pvs.create(), nullptr);
-}
-
 TEST_F(PoolTest, PinsCount) {
-  PvLists pvs(arena_, PageCount{8}, 0);
+  PvLists pvs(arena_, PageCount{8}, false);
   const FrameNumber frame{3};
   EXPECT_FALSE(pvs.pinned(frame));
   pvs.pin(frame);
