@@ -108,6 +108,15 @@ struct VmCounters {
   Counter object_collapse_moved;  // pages that a collapse moved up
   Counter object_collapse_freed;  // pages that a collapse freed: hidden, or outside what is seen
   Counter dead_pages_reclaimed;   // pages that nobody could reach any more, freed or given another use
+  // Maps: what the index did, and the lookups that the hint before it did not answer
+  Counter map_lookups;      // lookups by the index
+  Counter map_nodes;        // nodes (entries, in a binary tree or list) that they looked at
+  Counter map_inserts;      // entries put in
+  Counter map_erases;       // entries taken out
+  Counter map_rotations;    // of AVL, red-black and splay trees
+  Counter map_node_splits;  // of the B-tree
+  Counter map_node_merges;
+  Counter map_settles;  // splays on behalf of a lookup that had gone too deep
   // Levels (not sums)
   Counter granted;         // level: frames the machine granted
   Counter free_count;      // level

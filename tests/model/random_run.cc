@@ -146,6 +146,9 @@ RigConfig choose_config(Random& random) {
     config.engine.modes.set(CompressionMode::kZstd);
     config.engine.machine.arena_bytes += std::size_t{2} << 20;  // its workspaces
   }
+  if (random.one_in(3)) {
+    config.engine.modes.set(static_cast<MapIndexMode>(random.below(ModeOf<MapIndexMode>::kNames.size())));
+  }
   return config;
 }
 
