@@ -65,6 +65,7 @@ void VmMap::Impl::return_entries_to_zone() {
 void VmMap::Impl::lock_exclusive() {
   lock.lock();
   advance_timestamp();
+  if (entries.restless()) entries.settle();
 }
 
 // Nobody else writes it, so no locked instruction is needed.

@@ -61,7 +61,7 @@ KernReturn VmMap::Impl::lookup(VirtAddr address, Access access, MapLookup* found
   }
   // A tree that moves what is used to its root does so only while nobody else looks.
   if (!exclusive && entries.restless() && lock.try_upgrade()) {
-    entries.settle(address);
+    entries.settle();
     exclusive = true;
   }
   if (exclusive) lock.downgrade();

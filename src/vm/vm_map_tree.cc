@@ -123,9 +123,9 @@ void MapEntries::move_boundary(MapEntry* lower, MapEntry* upper, VirtAddr bounda
   index_->start_changed(upper, old);
 }
 
-void MapEntries::settle(VirtAddr address) {
+void MapEntries::settle() {
   restless_.store(false, std::memory_order_relaxed);
-  index_->settle(address);
+  index_->settle(hint_.load(std::memory_order_relaxed)->start);
 }
 
 // Aligned requests: a gap that is long enough may still hold no aligned place. Such gaps are passed one by

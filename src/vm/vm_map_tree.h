@@ -46,10 +46,11 @@ class MapEntries {
   void move_boundary(MapEntry* lower, MapEntry* upper, VirtAddr boundary);
   /// Room in the index for so many entries at a time; false: no memory. Inserts within it cannot fail.
   [[nodiscard]] bool reserve(std::size_t entries) { return index_->reserve(entries); }
-  /// A lookup took long, and settle(its address) would help the next ones.
+  /// A lookup took long, and settle() would help the next ones.
   [[nodiscard]] bool restless() const { return restless_.load(std::memory_order_relaxed); }
-  /// Exclusive lock; changes the index's shape only, nothing that a lookup has returned.
-  void settle(VirtAddr address);
+  /// For the entry found last. Exclusive lock; changes the index's shape only, nothing that a lookup has
+  /// returned.
+  void settle();
   /// Lowest aligned address >= lowest with `length` free bytes.
   [[nodiscard]] std::optional<VirtAddr> find_space(VirtAddr lowest, std::uint64_t length,
                                                    std::uint64_t alignment);

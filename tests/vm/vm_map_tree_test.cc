@@ -78,7 +78,7 @@ class TreeModel {
     const std::uint64_t before = counters->map_nodes.load();
     MapEntry* found;
     (void)entries.lookup(page_at(page), &found);
-    if (entries.restless()) entries.settle(page_at(page));
+    if (entries.restless()) entries.settle();
     return counters->map_nodes.load() - before;
   }
 
@@ -118,7 +118,8 @@ void random_step(TreeModel& tree, std::mt19937_64& rng, std::uint64_t pages) {
   } else if (what == 14) {
     if (it != tree.model.end()) tree.move_boundary(it, rng());
   } else {
-    tree.entries.settle(page_at(first));  // no index minds
+    check_lookup(tree, first);
+    tree.entries.settle();  // no index minds
   }
 }
 
