@@ -11,17 +11,17 @@
 
 namespace enchilada {
 
-std::unique_ptr<VmMap> VmMap::create(VmSystem& system, VirtRange bounds, MapIndexFactory make_index) {
-  return create_with(system, bounds, make_index, std::make_shared<MapEntryZone>(system.arena()));
+std::unique_ptr<VmMap> VmMap::create(VmSystem& system, VirtRange bounds) {
+  return create_with(system, bounds, std::make_shared<MapEntryZone>(system.arena()));
 }
 
-std::unique_ptr<VmMap> VmMap::create_with(VmSystem& system, VirtRange bounds, MapIndexFactory make_index,
+std::unique_ptr<VmMap> VmMap::create_with(VmSystem& system, VirtRange bounds,
                                           std::shared_ptr<MapEntryZone> zone) {
   CHECK(page_aligned(bounds.start) && page_aligned(bounds.end) && !bounds.empty());
   std::unique_ptr<Pmap> pmap = system.pmaps().create_pmap();
   if (pmap == nullptr) return nullptr;
   std::unique_ptr<VmMap> map(new VmMap);
-  map->impl_ = new Impl(*map, system, bounds, std::move(pmap), std::move(zone), make_index);
+  map->impl_ = new Impl(*map, system, bounds, std::move(pmap), std::move(zone));
   return map;
 }
 
@@ -29,23 +29,14 @@ VmMap::~VmMap() {
   delete impl_;
 }
 
-namespace {
-
-std::unique_ptr<MapIndex> index_from(MapIndexFactory make_index) {
-  return make_index == nullptr ? std::make_unique<AvlMapIndex>() : make_index();
-}
-
-}  // namespace
-
 VmMap::Impl::Impl(VmMap& owner, VmSystem& engine, VirtRange range, std::unique_ptr<Pmap> mappings,
-                  std::shared_ptr<MapEntryZone> entry_zone, MapIndexFactory index)
+                  std::shared_ptr<MapEntryZone> entry_zone)
     : self(owner),
       system(engine),
       bounds(range),
       pmap(std::move(mappings)),
       zone(std::move(entry_zone)),
-      make_index(index),
-      entries(range, index_from(index)) {}
+      entries(range, engine.map_index()({zone->nodes, engine.counters()}), engine.counters()) {}
 
 VmMap::Impl::~Impl() {
   {
@@ -73,7 +64,13 @@ void VmMap::Impl::return_entries_to_zone() {
 
 void VmMap::Impl::lock_exclusive() {
   lock.lock();
-  timestamp.fetch_add(1, std::memory_order_relaxed);
+  advance_timestamp();
+  if (entries.restless()) entries.settle();
+}
+
+// Nobody else writes it, so no locked instruction is needed.
+void VmMap::Impl::advance_timestamp() {
+  timestamp.store(timestamp.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
 }
 
 void VmMap::Impl::unlock_exclusive() {
@@ -161,11 +158,22 @@ KernReturn VmMap::Impl::check_range(VirtRange range) const {
 // slab's own lock is taken under the map's exclusive lock only, and a process fork finds it free.
 MapEntry* VmMap::Impl::new_entry() {
   if (free_entries == nullptr) free_entries = returned.exchange(nullptr, std::memory_order_acquire);
-  if (free_entries == nullptr) return zone->slab.create();
+  if (free_entries == nullptr) {
+    if (!adopt_entry()) return nullptr;
+    MapEntry* const fresh = zone->slab.create();
+    if (fresh == nullptr) --own_entries;
+    return fresh;
+  }
   MapEntry* const entry = free_entries;
   free_entries = entry->next;
   *entry = MapEntry{};
   return entry;
+}
+
+bool VmMap::Impl::adopt_entry() {
+  if (!entries.reserve(own_entries + 1)) return false;
+  ++own_entries;
+  return true;
 }
 
 void VmMap::Impl::free_entry(MapEntry* entry) noexcept {
@@ -264,6 +272,17 @@ bool VmMap::Impl::mergeable(const MapEntry& a, const MapEntry& b) {
          a.shared == b.shared && a.user_wired == b.user_wired && !a.in_transition && !b.in_transition;
 }
 
+// The entry that it went up in has a reference to the same object, so nearly always nothing hangs on this
+// one; then it is at once, and still in the cache, what new_entry() gives next.
+void VmMap::Impl::retire_merged(MapEntry* entry, Writer& writer) {
+  if (entry->object != nullptr && !objects().try_drop_reference(*entry->object)) {
+    writer.defer(entry);
+    return;
+  }
+  entry->next = free_entries;
+  free_entries = entry;
+}
+
 void VmMap::Impl::simplify(VirtRange range, Writer& writer) {
   MapEntry* entry;
   (void)entries.lookup(range.start, &entry);
@@ -278,7 +297,7 @@ void VmMap::Impl::simplify(VirtRange range, Writer& writer) {
     }
     entry->end = next->end;  // directly: the gap behind stays
     entries.erase(next);
-    writer.defer(next);
+    retire_merged(next, writer);
   }
 }
 

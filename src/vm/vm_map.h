@@ -1,4 +1,4 @@
-// VmMap: the entries of one address space, in a balanced tree with the largest free gap per subtree.
+// VmMap: the entries of one address space, in a search structure (a mode) that also knows the free gaps.
 //
 // Reference: freebsd-vm.md §1.3 and §3. Every operation is O(log n) plus the entries it changes.
 // Lock: one shared lock inside (rank kMap); timestamp() grows at every exclusive acquire. Object references
@@ -32,10 +32,6 @@ enum class WireKind : std::uint8_t { kSystem, kUser };
 
 struct MapEntry;  // vm_map_entry.h
 struct MapEntryZone;
-class MapIndex;  // vm_map_tree.h
-
-/// Makes the search structure of a map (a mechanism that can be exchanged; null: the AVL tree).
-using MapIndexFactory = std::unique_ptr<MapIndex> (*)();
 
 /// What a fault needs to know about an address; valid while the map is locked (shared) or timestamp is
 /// unchanged.
@@ -52,10 +48,8 @@ struct MapLookup {
 
 class VmMap {
  public:
-  /// An empty map over `bounds`, with its own pmap. Forks get the same kind of index. Null: no pmap to be
-  /// had.
-  static std::unique_ptr<VmMap> create(VmSystem& system, VirtRange bounds,
-                                       MapIndexFactory make_index = nullptr);
+  /// An empty map over `bounds`, with its own pmap. Null: no pmap to be had.
+  static std::unique_ptr<VmMap> create(VmSystem& system, VirtRange bounds);
   /// The map must not be in use any more; unmaps everything.
   ~VmMap();
   VmMap(const VmMap&) = delete;
@@ -190,7 +184,7 @@ class VmMap {
 
  private:
   VmMap() = default;
-  static std::unique_ptr<VmMap> create_with(VmSystem& system, VirtRange bounds, MapIndexFactory make_index,
+  static std::unique_ptr<VmMap> create_with(VmSystem& system, VirtRange bounds,
                                             std::shared_ptr<MapEntryZone> zone);
   struct Impl;
   Impl* impl_ = nullptr;

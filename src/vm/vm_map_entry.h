@@ -11,6 +11,7 @@
 
 #include "base/arena.h"
 #include "vm/vm_map.h"
+#include "vm/vm_map_nodes.h"
 #include "vm/vm_types.h"
 
 namespace enchilada {
@@ -22,12 +23,12 @@ struct alignas(64) MapEntry {
   VirtAddr start;
   VirtAddr end;
   std::uint64_t gap = 0;  // free bytes between prev->end and start
-  // Links of the index (vm_map_tree.h); only the index touches them.
+  // Links of a binary tree (vm_map_binary.h); only the index touches them.
   MapEntry* left = nullptr;
   MapEntry* right = nullptr;
   MapEntry* parent = nullptr;
   std::uint64_t max_gap = 0;  // largest gap in the subtree
-  std::uint8_t height = 0;
+  std::uint8_t height = 0;    // or colour
 
   EntryKind kind = EntryKind::kObject;
   Prot prot = Prot::kNone;
@@ -67,11 +68,12 @@ struct alignas(64) MapEntry {
 };
 static_assert(sizeof(MapEntry) == 128);
 
-/// The slab that a map and the maps forked from it take their entries from. Shared, because a slab never
+/// Where a map and the maps forked from it take entries and index nodes from. Shared, because a slab never
 /// gives its memory back: a slab per map would leak arena with each fork.
 struct MapEntryZone {
-  explicit MapEntryZone(Arena& arena) : slab(arena, 64) {}
+  explicit MapEntryZone(Arena& arena) : slab(arena, 64), nodes(arena) {}
   Slab<MapEntry> slab;
+  MapNodePool nodes;
 };
 
 }  // namespace enchilada

@@ -83,6 +83,11 @@ bool VmMap::Impl::fork_entry(MapEntry* entry, bool at_once, Impl& child) NO_THRE
   if (entry->inherit == Inherit::kNone) return true;
   MapEntry* const copy = new_entry();  // of this map, whose lock is held, and which may have some in store
   if (copy == nullptr) return false;
+  if (!child.adopt_entry()) {
+    free_entry(copy);
+    return false;
+  }
+  --own_entries;
   copy->start = entry->start;
   copy->end = entry->end;
   copy->copy_attributes(*entry);
@@ -93,7 +98,7 @@ bool VmMap::Impl::fork_entry(MapEntry* entry, bool at_once, Impl& child) NO_THRE
                                              : copy_on_write_with_child(entry, copy);
   }
   if (!done) {
-    free_entry(copy);
+    child.free_entry(copy);
     return false;
   }
   child.link(child.entries.header()->prev, copy);
@@ -124,7 +129,7 @@ bool VmMap::Impl::finish_fork() NO_THREAD_SAFETY_ANALYSIS {
 
 // The child is reachable by nobody else yet, so its lock is not taken (two maps' locks have no order).
 std::unique_ptr<VmMap> VmMap::Impl::fork() NO_THREAD_SAFETY_ANALYSIS {
-  std::unique_ptr<VmMap> child = VmMap::create_with(system, bounds, make_index, zone);
+  std::unique_ptr<VmMap> child = VmMap::create_with(system, bounds, zone);
   if (child == nullptr) return nullptr;
   bool done = true;
   {

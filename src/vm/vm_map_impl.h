@@ -23,17 +23,20 @@ struct VmMap::Impl {
   class SpareEntries;
 
   Impl(VmMap& self, VmSystem& system, VirtRange bounds, std::unique_ptr<Pmap> pmap,
-       std::shared_ptr<MapEntryZone> zone, MapIndexFactory make_index);
+       std::shared_ptr<MapEntryZone> zone);
   ~Impl();
 
   // --- vm_map.cc: locking, entries, clipping, merging, insertion
   void lock_exclusive() ACQUIRE(lock);
   void unlock_exclusive() RELEASE(lock);
+  void advance_timestamp() REQUIRES(lock);
   [[nodiscard]] VmObjectZone& objects() const;
   [[nodiscard]] KernReturn check_range(VirtRange range) const;
   [[nodiscard]] MapEntry* new_entry() REQUIRES(lock);
   void free_entry(MapEntry* entry) noexcept;  // any thread, any time
   void return_entries_to_zone() REQUIRES(lock);
+  /// One entry more belongs to this map: its index must have room for it.
+  [[nodiscard]] bool adopt_entry() REQUIRES(lock);
   [[nodiscard]] bool covered(VirtRange range) REQUIRES_SHARED(lock);
   [[nodiscard]] bool transition_in(VirtRange range) REQUIRES(lock);
   void end_transition(MapEntry* entry) REQUIRES(lock);
@@ -44,6 +47,8 @@ struct VmMap::Impl {
   [[nodiscard]] bool clip_at(VirtAddr address) REQUIRES(lock);
   [[nodiscard]] bool clip(VirtRange range, Writer& writer) REQUIRES(lock);
   [[nodiscard]] static bool mergeable(const MapEntry& first, const MapEntry& second);
+  /// An entry whose addresses another one has taken over.
+  void retire_merged(MapEntry* entry, Writer& writer) REQUIRES(lock);
   /// Merges what can be merged among the entries that overlap or touch the range.
   void simplify(VirtRange range, Writer& writer) REQUIRES(lock);
   /// Puts `entry` (range and attributes set) in; without an object it shares the previous entry's where it
@@ -68,8 +73,14 @@ struct VmMap::Impl {
 
   // --- vm_map_protect.cc: protect, inherit
   KernReturn protect(VirtRange range, Prot prot);
-  bool protect_by_shift(VirtRange range, Prot prot) REQUIRES(lock);
-  KernReturn check_protect(VirtRange range, Prot prot, bool* changes) REQUIRES(lock);
+  /// What a protect() would meet: its first entry, whether any right changes, whether anything is wired.
+  struct ProtectCheck {
+    MapEntry* first = nullptr;
+    bool changes = false;
+    bool wired = false;
+  };
+  KernReturn check_protect(VirtRange range, Prot prot, ProtectCheck* check) REQUIRES(lock);
+  bool protect_by_shift(MapEntry* entry, VirtRange range, Prot prot) REQUIRES(lock);
   /// Wired entries that became writable while they await a copy: the copy is made and wired now.
   void copy_wired_writable(VirtRange range) REQUIRES(lock);
   KernReturn inherit(VirtRange range, Inherit inherit);
@@ -148,11 +159,11 @@ struct VmMap::Impl {
   const VirtRange bounds;
   const std::unique_ptr<Pmap> pmap;
   const std::shared_ptr<MapEntryZone> zone;
-  const MapIndexFactory make_index;
 
   SharedMutex lock{LockRank::kMap};
   std::atomic<std::uint64_t> timestamp{0};
   MapEntries entries GUARDED_BY(lock);
+  std::size_t own_entries GUARDED_BY(lock) = 0;       // in the map, in use, or ready for it
   std::uint64_t mapped_bytes GUARDED_BY(lock) = 0;    // lengths of all entries but guards
   MapEntry* free_entries GUARDED_BY(lock) = nullptr;  // ready for new_entry(), linked by next
   std::atomic<MapEntry*> returned{nullptr};  // entries freed by anyone; new_entry() takes them all at once

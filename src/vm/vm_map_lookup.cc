@@ -50,7 +50,7 @@ KernReturn VmMap::Impl::lookup(VirtAddr address, Access access, MapLookup* found
         lock_exclusive();
         continue;
       }
-      timestamp.fetch_add(1, std::memory_order_relaxed);
+      advance_timestamp();
     }
     verdict = resolve(entry, access);
     break;
@@ -58,6 +58,11 @@ KernReturn VmMap::Impl::lookup(VirtAddr address, Access access, MapLookup* found
   if (verdict != KernReturn::kSuccess) {
     exclusive ? unlock_exclusive() : lock.unlock_shared();
     return verdict;
+  }
+  // A tree that moves what is used to its root does so only while nobody else looks.
+  if (!exclusive && entries.restless() && lock.try_upgrade()) {
+    entries.settle();
+    exclusive = true;
   }
   if (exclusive) lock.downgrade();
   found->object = entry->object;

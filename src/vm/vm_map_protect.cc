@@ -5,23 +5,28 @@
 
 namespace enchilada {
 
-KernReturn VmMap::Impl::check_protect(VirtRange range, Prot prot, bool* changes) {
-  *changes = false;
-  if (!covered(range)) return KernReturn::kInvalidAddress;
-  for (MapEntry* e = entries.first_ending_after(range.start); e != entries.header() && e->start < range.end;
-       e = e->next) {
-    if (e->kind != EntryKind::kObject) continue;
-    if (!allows(e->max_prot, prot)) return KernReturn::kProtectionFailure;
-    if (e->prot != prot) *changes = true;
+// One walk over the entries. Their neighbours will be needed next, to be changed or to merge with: with a
+// million entries each is a cache miss, so they are fetched side by side.
+KernReturn VmMap::Impl::check_protect(VirtRange range, Prot prot, ProtectCheck* check) {
+  if (!entries.lookup(range.start, &check->first)) return KernReturn::kInvalidAddress;
+  entries.prefetch_neighbours(check->first);
+  bool refused = false;
+  for (MapEntry* e = check->first;; e = e->next) {
+    if (e->kind == EntryKind::kObject) {
+      refused = refused || !allows(e->max_prot, prot);
+      check->changes = check->changes || e->prot != prot;
+      check->wired = check->wired || e->wired_count != 0;
+    }
+    if (e->end >= range.end) break;
+    if (e->next == entries.header() || e->next->start != e->end) return KernReturn::kInvalidAddress;
   }
-  return KernReturn::kSuccess;
+  return refused ? KernReturn::kProtectionFailure : KernReturn::kSuccess;
 }
 
 // Page after page in one direction is the common pattern (loaders, collectors): each call takes a piece off
 // one end of an entry that becomes like the neighbour there. Then only the boundary between the two moves: no
 // clip, no merge.
-bool VmMap::Impl::protect_by_shift(VirtRange range, Prot prot) {
-  MapEntry* const e = entries.first_ending_after(range.start);
+bool VmMap::Impl::protect_by_shift(MapEntry* e, VirtRange range, Prot prot) {
   if (e->kind != EntryKind::kObject || e->wired_count != 0) return false;
   if (range.start < e->start || range.end > e->end) return false;
   const bool at_start = range.start == e->start && range.end < e->end;
@@ -35,14 +40,11 @@ bool VmMap::Impl::protect_by_shift(VirtRange range, Prot prot) {
   piece.prot = prot;
   if (!(at_start ? mergeable(*neighbour, piece) : mergeable(piece, *neighbour))) return false;
   if (e->object != nullptr && without(e->prot, prot) != Prot::kNone) pmap->protect(range, pmap_prot(prot));
-  // Both boundaries directly: there is no gap between the two before or after.
   if (at_start) {
     if (e->object != nullptr) e->offset = e->index_of(range.end);
-    e->start = range.end;
-    neighbour->end = range.end;
+    entries.move_boundary(neighbour, e, range.end);
   } else {
-    e->end = range.start;
-    neighbour->start = range.start;
+    entries.move_boundary(e, neighbour, range.start);
     neighbour->offset = piece.offset;
   }
   return true;
@@ -53,10 +55,10 @@ KernReturn VmMap::Impl::protect(VirtRange range, Prot prot) {
   if (!allows(Prot::kAll, prot)) return KernReturn::kInvalidArgument;
   Writer writer(*this);
   writer.wait_until_stable(range);
-  bool changes = false;
-  const KernReturn verdict = check_protect(range, prot, &changes);
-  if (verdict != KernReturn::kSuccess || !changes) return verdict;
-  if (protect_by_shift(range, prot)) return KernReturn::kSuccess;
+  ProtectCheck check;
+  const KernReturn verdict = check_protect(range, prot, &check);
+  if (verdict != KernReturn::kSuccess || !check.changes) return verdict;
+  if (protect_by_shift(check.first, range, prot)) return KernReturn::kSuccess;
   if (!clip(range, writer)) return KernReturn::kResourceShortage;
   {
     RangeRuns reduced([&](VirtRange run) { pmap->protect(run, pmap_prot(prot)); });
@@ -67,7 +69,7 @@ KernReturn VmMap::Impl::protect(VirtRange range, Prot prot) {
       e->prot = prot;
     }
   }
-  copy_wired_writable(range);
+  if (check.wired) copy_wired_writable(range);
   simplify(range, writer);
   return KernReturn::kSuccess;
 }

@@ -1,38 +1,16 @@
-// The AVL tree of map entries with the largest gap per subtree, and the entry list around it.
-// Invariant: after every public call each node's height and max_gap agree with its children and its own gap.
+// The list of map entries around an index, and which index belongs to which mode.
+// Invariant: see vm_map_tree.h; the index is told of every change after the list has it.
 #include "vm/vm_map_tree.h"
 
 #include <algorithm>
 
 #include "base/check.h"
+#include "vm/vm_map_binary.h"
+#include "vm/vm_map_btree.h"
+#include "vm/vm_map_splay.h"
 
 namespace enchilada {
 namespace {
-
-unsigned height_of(const MapEntry* node) {
-  return node == nullptr ? 0u : node->height;
-}
-std::uint64_t max_gap_of(const MapEntry* node) {
-  return node == nullptr ? 0 : node->max_gap;
-}
-
-void update(MapEntry* node) {
-  node->height = static_cast<std::uint8_t>(1 + std::max(height_of(node->left), height_of(node->right)));
-  node->max_gap = std::max({node->gap, max_gap_of(node->left), max_gap_of(node->right)});
-}
-
-/// Lowest entry in the subtree whose gap is at least `length`; the subtree has one.
-MapEntry* lowest_gap(MapEntry* node, std::uint64_t length) {
-  for (;;) {
-    if (max_gap_of(node->left) >= length) {
-      node = node->left;
-    } else if (node->gap >= length) {
-      return node;
-    } else {
-      node = node->right;
-    }
-  }
-}
 
 /// `address` rounded up; false when that overflows.
 bool align_up(std::uint64_t address, std::uint64_t alignment, std::uint64_t* aligned) {
@@ -40,158 +18,34 @@ bool align_up(std::uint64_t address, std::uint64_t alignment, std::uint64_t* ali
   return *aligned >= address;
 }
 
+template <class Tree>
+std::unique_ptr<MapIndex> make_binary(const MapIndexParts& parts) {
+  return std::make_unique<Tree>(parts.counters);
+}
+
+std::unique_ptr<MapIndex> make_b_tree(const MapIndexParts& parts) {
+  return std::make_unique<BTreeMapIndex>(parts);
+}
+
 }  // namespace
 
-void AvlMapIndex::replace_child(MapEntry* parent, MapEntry* old_child, MapEntry* new_child) {
-  if (parent == nullptr) {
-    root_ = new_child;
-  } else if (parent->left == old_child) {
-    parent->left = new_child;
-  } else {
-    parent->right = new_child;
+MapIndexFactory map_index_factory(MapIndexMode mode) {
+  switch (mode) {
+    case MapIndexMode::kAvl:
+      return make_binary<AvlMapIndex>;
+    case MapIndexMode::kSplay:
+      return make_binary<SplayMapIndex>;
+    case MapIndexMode::kRedBlack:
+      return make_binary<RedBlackMapIndex>;
+    case MapIndexMode::kBTree:
+      return make_b_tree;
   }
-  if (new_child != nullptr) new_child->parent = parent;
-}
-
-MapEntry* AvlMapIndex::rotate_left(MapEntry* node) {
-  MapEntry* const up = node->right;
-  replace_child(node->parent, node, up);
-  node->right = up->left;
-  if (node->right != nullptr) node->right->parent = node;
-  up->left = node;
-  node->parent = up;
-  update(node);
-  update(up);
-  return up;
-}
-
-MapEntry* AvlMapIndex::rotate_right(MapEntry* node) {
-  MapEntry* const up = node->left;
-  replace_child(node->parent, node, up);
-  node->left = up->right;
-  if (node->left != nullptr) node->left->parent = node;
-  up->right = node;
-  node->parent = up;
-  update(node);
-  update(up);
-  return up;
-}
-
-MapEntry* AvlMapIndex::balance(MapEntry* node) {
-  const unsigned l = height_of(node->left);
-  const unsigned r = height_of(node->right);
-  if (l > r + 1) {
-    if (height_of(node->left->left) < height_of(node->left->right)) rotate_left(node->left);
-    return rotate_right(node);
-  }
-  if (r > l + 1) {
-    if (height_of(node->right->right) < height_of(node->right->left)) rotate_right(node->right);
-    return rotate_left(node);
-  }
-  update(node);
-  return node;
-}
-
-// Upward from a node whose children or gap changed, until a subtree looks from above as it did before.
-void AvlMapIndex::retrace(MapEntry* node) {
-  while (node != nullptr) {
-    const std::uint8_t old_height = node->height;
-    const std::uint64_t old_gap = node->max_gap;
-    node = balance(node);
-    if (node->height == old_height && node->max_gap == old_gap) return;
-    node = node->parent;
-  }
-}
-
-void AvlMapIndex::insert(MapEntry* entry) {
-  entry->left = entry->right = entry->parent = nullptr;
-  entry->height = 0;  // unlike any value of a node in the tree, so that retrace() goes on above it
-  if (root_ == nullptr) {
-    root_ = entry;
-  } else if (entry->next->left == nullptr) {  // next is always there: the header is the largest key
-    entry->next->left = entry;
-    entry->parent = entry->next;
-  } else {  // prev is the rightmost node below next, so it has no right child
-    DCHECK(entry->prev->right == nullptr);
-    entry->prev->right = entry;
-    entry->parent = entry->prev;
-  }
-  retrace(entry);
-}
-
-void AvlMapIndex::erase(MapEntry* entry) {
-  if (entry->left == nullptr || entry->right == nullptr) {
-    MapEntry* const child = entry->left != nullptr ? entry->left : entry->right;
-    MapEntry* const parent = entry->parent;
-    replace_child(parent, entry, child);
-    retrace(parent);
-    return;
-  }
-  MapEntry* const heir = entry->next;  // leftmost of the right subtree
-  DCHECK(heir->left == nullptr);
-  MapEntry* from = heir->parent;
-  if (from == entry) {
-    from = heir;
-  } else {
-    replace_child(from, heir, heir->right);
-    heir->right = entry->right;
-    heir->right->parent = heir;
-  }
-  heir->left = entry->left;
-  heir->left->parent = heir;
-  replace_child(entry->parent, entry, heir);
-  heir->height = entry->height;
-  heir->max_gap = entry->max_gap;
-  retrace(from);
-  if (from != heir) retrace(heir);
-}
-
-MapEntry* AvlMapIndex::find_at_or_before(VirtAddr address) const {
-  MapEntry* best = nullptr;
-  for (MapEntry* node = root_; node != nullptr;) {
-    if (node->start <= address) {
-      best = node;
-      node = node->right;
-    } else {
-      node = node->left;
-    }
-  }
-  return best;
-}
-
-MapEntry* AvlMapIndex::next_gap(MapEntry* entry, std::uint64_t length) const {
-  MapEntry* node = entry;
-  if (max_gap_of(node->right) >= length) return lowest_gap(node->right, length);
-  for (; node->parent != nullptr; node = node->parent) {
-    MapEntry* const parent = node->parent;
-    if (parent->right == node) continue;
-    if (parent->gap >= length) return parent;
-    if (max_gap_of(parent->right) >= length) return lowest_gap(parent->right, length);
-  }
+  CHECK(false);
   return nullptr;
 }
 
-std::size_t AvlMapIndex::validate() const {
-  if (root_ == nullptr) return 0;
-  CHECK(root_->parent == nullptr);
-  const MapEntry* node = root_;
-  const MapEntry* last = root_;
-  while (node->left != nullptr) node = node->left;
-  while (last->right != nullptr) last = last->right;
-  for (std::size_t n = 1;; ++n, node = node->next) {
-    const unsigned l = height_of(node->left);
-    const unsigned r = height_of(node->right);
-    CHECK(l <= r + 1 && r <= l + 1, node->start.value());
-    CHECK(node->height == 1 + std::max(l, r), node->start.value());
-    CHECK(node->max_gap == std::max({node->gap, max_gap_of(node->left), max_gap_of(node->right)}));
-    CHECK(node->left == nullptr || (node->left->parent == node && node->left->start < node->start));
-    CHECK(node->right == nullptr || (node->right->parent == node && node->right->start > node->start));
-    if (node == last) return n;
-  }
-}
-
-MapEntries::MapEntries(VirtRange bounds, std::unique_ptr<MapIndex> index)
-    : index_(std::move(index)), hint_(&header_) {
+MapEntries::MapEntries(VirtRange bounds, std::unique_ptr<MapIndex> index, VmCounters& counters)
+    : index_(std::move(index)), counters_(counters), patience_(index_->patience()), hint_(&header_) {
   header_.start = bounds.end;
   header_.end = bounds.start;
   header_.prev = header_.next = &header_;
@@ -211,7 +65,11 @@ bool MapEntries::lookup(VirtAddr address, MapEntry** found) {
       return address < at->end;
     }
   }
-  MapEntry* at = index_->find_at_or_before(address);
+  std::uint64_t visited = 0;
+  MapEntry* at = index_->find_at_or_before(address, &visited);
+  enchilada::count(counters_.map_lookups);
+  enchilada::count(counters_.map_nodes, visited);
+  if (visited > patience_) restless_.store(true, std::memory_order_relaxed);
   if (at == nullptr || at == &header_) at = address >= header_.start ? header_.prev : &header_;
   if (at != &header_) hint_.store(at, std::memory_order_relaxed);
   *found = at;
@@ -241,6 +99,7 @@ void MapEntries::insert_after(MapEntry* prev, MapEntry* entry) {
   index_->insert(entry);
   refresh_gap(next);
   ++count_;
+  enchilada::count(counters_.map_inserts);
 }
 
 void MapEntries::erase(MapEntry* entry) {
@@ -252,18 +111,21 @@ void MapEntries::erase(MapEntry* entry) {
   refresh_gap(next);
   if (hint_.load(std::memory_order_relaxed) == entry) hint_.store(prev, std::memory_order_relaxed);
   --count_;
+  enchilada::count(counters_.map_erases);
 }
 
-void MapEntries::set_end(MapEntry* entry, VirtAddr end) {
-  DCHECK(end > entry->start && end <= entry->next->start);
-  entry->end = end;
-  refresh_gap(entry->next);
+void MapEntries::move_boundary(MapEntry* lower, MapEntry* upper, VirtAddr boundary) {
+  DCHECK(lower->next == upper && lower->end == upper->start);
+  DCHECK(boundary > lower->start && boundary < upper->end);
+  const VirtAddr old = upper->start;
+  lower->end = boundary;
+  upper->start = boundary;
+  index_->start_changed(upper, old);
 }
 
-void MapEntries::set_start(MapEntry* entry, VirtAddr start) {
-  DCHECK(start < entry->end && start >= entry->prev->end);
-  entry->start = start;
-  refresh_gap(entry);
+void MapEntries::settle() {
+  restless_.store(false, std::memory_order_relaxed);
+  index_->settle(hint_.load(std::memory_order_relaxed)->start);
 }
 
 // Aligned requests: a gap that is long enough may still hold no aligned place. Such gaps are passed one by

@@ -116,6 +116,15 @@ struct VmCounters {
   Counter reservations_broken;     // ended with pages in it
   Counter reservations_reclaimed;  // ... because frames were short
   Counter reservations_moved;      // changed their object with their pages
+  // Maps: what the index did, and the lookups that the hint before it did not answer
+  Counter map_lookups;      // lookups by the index
+  Counter map_nodes;        // nodes (entries, in a binary tree or list) that they looked at
+  Counter map_inserts;      // entries put in
+  Counter map_erases;       // entries taken out
+  Counter map_rotations;    // of AVL, red-black and splay trees
+  Counter map_node_splits;  // of the B-tree
+  Counter map_node_merges;
+  Counter map_settles;  // splays on behalf of a lookup that had gone too deep
   // Levels (not sums)
   Counter granted;         // level: frames the machine granted
   Counter free_count;      // level

@@ -152,6 +152,14 @@ enum class PageTableMode : std::uint8_t {
   kHashed,  // one table for all address spaces
 };
 
+/// What finds an entry of a map, and the gaps between entries (docs/mechanisms/map.md).
+enum class MapIndexMode : std::uint8_t {
+  kAvl,
+  kSplay,     // FreeBSD's since 5.0; its lookups only look
+  kRedBlack,  // Linux's until 6.0, the other BSDs'
+  kBTree,     // as wide as Linux's maple tree
+};
+
 /// What the registry knows of one mechanism. A mode's index in `modes` is its enumerator's value; the first
 /// is not necessarily the default.
 struct Mechanism {
@@ -399,6 +407,17 @@ struct ModeOf<PageTableMode> {
   static constexpr auto kModern = PageTableMode::kRadix;
 };
 
+template <>
+struct ModeOf<MapIndexMode> {
+  static constexpr std::string_view kName = "map";
+  static constexpr std::array<std::string_view, 4> kNames = {"avl", "splay", "red-black", "b-tree"};
+  static constexpr std::string_view kWhat = "what finds the entries of an address space, and its gaps";
+  static constexpr ModeScope kScope = ModeScope::kEveryMachine;
+  static constexpr auto kHybrid = MapIndexMode::kAvl;
+  static constexpr auto kArticle = MapIndexMode::kSplay;  // its list is a baseline: src/lab/baselines
+  static constexpr auto kModern = MapIndexMode::kSplay;
+};
+
 template <class... Modes>
 struct ModeList {
   static constexpr std::size_t kCount = sizeof...(Modes);
@@ -428,7 +447,7 @@ using AllModes =
     ModeList<SwapMetaMode, SwapAllocatorMode, CompressionMode, ThresholdMode, ActiveScanMode,
              PageoutTargetMode, LaundryMode, CacheQueueMode, ProactiveMode, DropBehindMode, DontNeedMode,
              ReferenceMode, FrameOrderMode, CollapseMode, CowMoveMode, DeadPagesMode, PvMode, ForkTablesMode,
-             SuperpagesMode, PageTableMode, SharedTablesMode>;
+             SuperpagesMode, PageTableMode, SharedTablesMode, MapIndexMode>;
 
 /// All mechanisms; VmModes numbers them by their place here.
 inline constexpr std::span<const Mechanism> kMechanisms = AllModes::kMechanisms;

@@ -80,20 +80,26 @@ void VmObjectZone::reference(VmObject& object) {
   (void)old;
 }
 
+bool VmObjectZone::try_drop_reference(VmObject& object) {
+  std::uint32_t refs = object.ref_count.load(std::memory_order_relaxed);
+  while (refs > 2) {
+    if (object.ref_count.compare_exchange_weak(refs, refs - 1, std::memory_order_release)) return true;
+  }
+  return false;
+}
+
 void VmObjectZone::deallocate(VmObject* object) {
   while (object != nullptr) object = drop_reference(*object);
 }
 
 /// Drops one reference; returns the object that loses one in turn (the backing object of one that died).
 VmObject* VmObjectZone::drop_reference(VmObject& object) NO_THREAD_SAFETY_ANALYSIS {  // terminate() unlocks
-  std::uint32_t refs = object.ref_count.load(std::memory_order_relaxed);
-  while (refs > 2) {
-    if (object.ref_count.compare_exchange_weak(refs, refs - 1, std::memory_order_release)) return nullptr;
-  }
+  if (try_drop_reference(object)) return nullptr;
   // Nobody else refers to it, so what is written now is all there will ever be.
-  if (object.kind == ObjectKind::kFile && refs == 1) (void)clean(object, PageIndex{0}, kNoEnd, Clean::kKeep);
+  const bool last = object.ref_count.load(std::memory_order_relaxed) == 1;
+  if (object.kind == ObjectKind::kFile && last) (void)clean(object, PageIndex{0}, kNoEnd, Clean::kKeep);
   object.lock.lock();
-  refs = object.ref_count.fetch_sub(1, std::memory_order_acq_rel) - 1;
+  const std::uint32_t refs = object.ref_count.fetch_sub(1, std::memory_order_acq_rel) - 1;
   if (refs == 0) return terminate(object);
   VmObject* heir = nullptr;
   if (refs == 1 && object.shadow_count == 0 && object.anonymous()) object.flags |= VmObject::kOneMapping;

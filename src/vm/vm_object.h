@@ -150,6 +150,8 @@ class VmObjectZone {
   [[nodiscard]] VmObject* allocate_device(FrameRun frames);
 
   void reference(VmObject& object);
+  /// Drops one reference if that means nothing to the object, because more than one other stays.
+  [[nodiscard]] bool try_drop_reference(VmObject& object);
   /// Drops one reference; destroys or collapses as §1.1 says; iterative along the chain. May free pages and
   /// swap, and may wait for I/O on the object: not under a map lock.
   void deallocate(VmObject* object);

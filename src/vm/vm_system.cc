@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "vm/vm_map_index.h"
 #include "vm/vm_object.h"
 #include "vm/vm_page.h"
 #include "vm/vm_pageout.h"
@@ -35,6 +36,7 @@ void clamp_tunables(VmTunables& t) {
 VmSystem::VmSystem(const VmSystemConfig& config)
     : config_(config), threshold_rule_(threshold_rule(config.modes.get<ThresholdMode>())) {
   clamp_tunables(config_.tunables);
+  if (config_.map_index == nullptr) config_.map_index = map_index_factory(config_.modes.get<MapIndexMode>());
   set_granted(PageCount{0});
 }
 

@@ -26,12 +26,16 @@ class VmObjectZone;
 class VmPhys;
 class PageQueues;
 class PageDaemon;
+class MapIndex;
+struct MapIndexParts;
 class PageoutOps;
 class ReplacementPolicy;
 struct Page;
 
 /// See vm_replacement.h.
 using ReplacementPolicyMaker = std::unique_ptr<ReplacementPolicy> (*)(PageoutOps& ops);
+/// Makes the search structure of a map (vm_map_index.h).
+using MapIndexFactory = std::unique_ptr<MapIndex> (*)(const MapIndexParts&);
 
 /// Sizes that tests and the runtime set. Zero = the engine's own choice.
 struct VmTunables {
@@ -59,6 +63,8 @@ struct VmSystemConfig {
   VmTunables tunables{};
   VmModes modes{};
   ReplacementPolicyMaker make_policy = nullptr;  // null: FreeBSD's queues, in the modes above
+  MapIndexFactory map_index =
+      nullptr;  // one that is no mode (a baseline of the laboratory); null: modes' own
 };
 
 class VmSystem final : public PageStateSink {
@@ -79,6 +85,8 @@ class VmSystem final : public PageStateSink {
   /// For whoever makes the parts of an engine; algorithms do not ask.
   [[nodiscard]] const VmModes& modes() const { return config_.modes; }
   [[nodiscard]] ReplacementPolicyMaker policy_maker() const { return config_.make_policy; }
+
+  [[nodiscard]] MapIndexFactory map_index() const { return config_.map_index; }
 
   [[nodiscard]] VmObjectZone& objects() const { return *objects_; }
   [[nodiscard]] VmPhys& free_frames() const { return *free_frames_; }

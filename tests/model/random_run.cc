@@ -152,6 +152,9 @@ RigConfig choose_config(Random& random) {
       .set(static_cast<CowMoveMode>(random.below(2)))
       .set(static_cast<DeadPagesMode>(random.below(2)));
   choose_page_tables(random, config);
+  if (random.one_in(3)) {
+    config.engine.modes.set(static_cast<MapIndexMode>(random.below(ModeOf<MapIndexMode>::kNames.size())));
+  }
   return config;
 }
 

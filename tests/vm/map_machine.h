@@ -339,7 +339,9 @@ inline std::byte* zeroed_memory(std::size_t bytes) {
 /// A machine and an engine on it.
 class MapMachine {
  public:
-  explicit MapMachine(std::uint32_t frames = 256, std::size_t arena_bytes = std::size_t{8} << 20)
+  /// map_index: null for the default mode's.
+  explicit MapMachine(std::uint32_t frames = 256, MapIndexFactory map_index = nullptr,
+                      std::size_t arena_bytes = std::size_t{8} << 20)
       : phys(frames),
         swap(phys),
         memory_(zeroed_memory(arena_bytes), Unmap{arena_bytes}),
@@ -350,7 +352,8 @@ class MapMachine {
                                  .swap = swap,
                                  .clock = clock,
                                  .counters = *counters,
-                                 .arena = arena})) {}
+                                 .arena = arena,
+                                 .map_index = map_index})) {}
 
   /// The program reads or writes one 64-bit word, faulting as often as needed.
   FaultResult load(VmMap& map, std::uint64_t address, std::uint64_t* value) {

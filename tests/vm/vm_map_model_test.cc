@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <map>
 
+#include "map_indexes.h"
 #include "map_machine.h"
-#include "vm/vm_map_tree.h"
 
 namespace enchilada {
 namespace {
@@ -37,41 +37,11 @@ struct Space {
   Model model;
 };
 
-/// The plainest index there can be: it shows that the seam needs no tree, and what the tree is to be compared
-/// with.
-class ListIndex final : public MapIndex {
- public:
-  void insert(MapEntry* entry) override {
-    if (header_ == nullptr) header_ = entry;
-  }
-  void erase(MapEntry*) override {}
-  void gap_changed(MapEntry*) override {}
-  MapEntry* find_at_or_before(VirtAddr address) const override {
-    MapEntry* at = header_->prev;
-    while (at != header_ && at->start > address) at = at->prev;
-    return at == header_ ? nullptr : at;
-  }
-  MapEntry* next_gap(MapEntry* entry, std::uint64_t length) const override {
-    while (entry != header_) {
-      entry = entry->next;
-      if (entry->gap >= length) return entry;
-    }
-    return nullptr;
-  }
-  std::size_t validate() const override {
-    std::size_t n = 1;
-    for (const MapEntry* e = header_->next; e != header_; e = e->next) ++n;
-    return n;
-  }
-
- private:
-  MapEntry* header_ = nullptr;
-};
-
 class Walk {
  public:
-  Walk(std::uint64_t seed, std::uint32_t frames, MapIndexFactory index) : rng_(seed), machine_(frames) {
-    spaces_.push_back({VmMap::create(*machine_.system, pages(0, kPages), index), {}});
+  Walk(std::uint64_t seed, std::uint32_t frames, MapIndexFactory index)
+      : rng_(seed), machine_(frames, index) {
+    spaces_.push_back({VmMap::create(*machine_.system, pages(0, kPages)), {}});
   }
   void run(int steps) {
     for (int i = 0; i < steps && !testing::Test::HasFatalFailure(); ++i) step(i);
@@ -416,8 +386,12 @@ TEST(VmMapModel, RandomOperationsWithPlentyOfMemory) {
   walk_seeds(1000, 512, 80);
 }
 
-TEST(VmMapModel, RandomOperationsOverAnotherIndex) {
-  walk_seeds(100, 512, 80, [] { return std::unique_ptr<MapIndex>(new ListIndex); });
+class VmMapModelOver : public testing::TestWithParam<test::NamedMapIndex> {};
+INSTANTIATE_TEST_SUITE_P(EachIndex, VmMapModelOver, testing::ValuesIn(test::all_map_indexes()),
+                         test::name_of_index);
+
+TEST_P(VmMapModelOver, RandomOperations) {
+  walk_seeds(150, 512, 80, GetParam().make);
 }
 
 TEST(VmMapModel, RandomOperationsInLittleMemory) {

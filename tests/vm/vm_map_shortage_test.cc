@@ -2,6 +2,7 @@
 // what needs no memory (unmapping whole entries) still works and makes room.
 #include <gtest/gtest.h>
 
+#include "map_indexes.h"
 #include "map_machine.h"
 
 namespace enchilada {
@@ -19,9 +20,9 @@ struct Shape {
   bool operator==(const Shape&) const = default;
 };
 
-class VmMapShortage : public testing::Test {
+class VmMapShortage : public testing::TestWithParam<test::NamedMapIndex> {
  protected:
-  VmMapShortage() : map(VmMap::create(*machine.system, pages(0, 1 << 20))) {
+  VmMapShortage() : machine(256, GetParam().make), map(VmMap::create(*machine.system, pages(0, 1 << 20))) {
     must(insert(0, 16));
     EXPECT_EQ(machine.store(*map, kBase + 5 * kPageSize, 55), FaultResult::kResolved);
     while (insert(100 + 2 * filled_, 1) == KernReturn::kSuccess) {
@@ -54,7 +55,10 @@ class VmMapShortage : public testing::Test {
   std::uint64_t filled_ = 0;
 };
 
-TEST_F(VmMapShortage, WhatCannotBeDoneChangesNothing) {
+INSTANTIATE_TEST_SUITE_P(EachIndex, VmMapShortage, testing::ValuesIn(test::all_map_indexes()),
+                         test::name_of_index);
+
+TEST_P(VmMapShortage, WhatCannotBeDoneChangesNothing) {
   const Shape before = shape();
   const auto refused = KernReturn::kResourceShortage;
   VirtAddr at;
@@ -81,7 +85,7 @@ TEST_F(VmMapShortage, WhatCannotBeDoneChangesNothing) {
   EXPECT_EQ(value, 55u);
 }
 
-TEST_F(VmMapShortage, WhatNeedsNoMemoryWorksAndMakesRoom) {
+TEST_P(VmMapShortage, WhatNeedsNoMemoryWorksAndMakesRoom) {
   EXPECT_EQ(map->protect(pages(0, 16), Prot::kRead), KernReturn::kSuccess);
   EXPECT_EQ(map->remap(pages(0, 16), pages(50, 16), false), KernReturn::kSuccess);
   EXPECT_EQ(map->advise(pages(50, 16), Advice::kDiscard), KernReturn::kSuccess);
@@ -90,7 +94,7 @@ TEST_F(VmMapShortage, WhatNeedsNoMemoryWorksAndMakesRoom) {
   map->validate();
 }
 
-TEST_F(VmMapShortage, DiscardOfSharedPagesIsRefusedWholly) {
+TEST_P(VmMapShortage, DiscardOfSharedPagesIsRefusedWholly) {
   must(map->remove(pages(100, 2 * filled_)));
   auto child = map->fork();
   ASSERT_NE(child, nullptr);

@@ -5,6 +5,7 @@
 
 #include <thread>
 
+#include "map_indexes.h"
 #include "map_machine.h"
 
 namespace enchilada {
@@ -101,10 +102,11 @@ class Worker {
   std::array<std::uint64_t, kStripe> words_{};
 };
 
-void stress(std::uint32_t frames, std::uint64_t threads, int steps) {
-  for (const std::uint64_t seed : test::seeds(4)) {
+void stress(std::uint32_t frames, std::uint64_t threads, int steps, MapIndexFactory index = nullptr,
+            std::uint64_t quick = 4) {
+  for (const std::uint64_t seed : test::seeds(quick)) {
     SCOPED_TRACE("ENCHILADA_SEED=" + std::to_string(seed));
-    test::MapMachine machine(frames);
+    test::MapMachine machine(frames, index);
     auto map = VmMap::create(*machine.system, pages(0, threads * kStripe));
     std::vector<std::thread> running;
     for (std::uint64_t t = 0; t < threads; ++t) {
@@ -123,6 +125,14 @@ void stress(std::uint32_t frames, std::uint64_t threads, int steps) {
 TEST(VmMapStress, ManyThreadsPlentyOfMemory) {
   stress(1024, 4, 2000);
 }
+class VmMapStressOver : public testing::TestWithParam<test::NamedMapIndex> {};
+INSTANTIATE_TEST_SUITE_P(EachIndex, VmMapStressOver, testing::ValuesIn(test::all_map_indexes()),
+                         test::name_of_index);
+
+TEST_P(VmMapStressOver, ManyThreads) {
+  stress(1024, 4, 1000, GetParam().make, 1);
+}
+
 TEST(VmMapStress, ManyThreadsLittleMemory) {
   stress(160, 4, 2000);
 }
