@@ -24,10 +24,16 @@ namespace {
 struct Costs {
   std::uint64_t faults = 0;
   std::uint64_t soft = 0;
-  std::uint64_t page_ins = 0;  // faults that waited for the device
-  std::uint64_t copies = 0;    // pages, pre-copied ones too
-  std::uint64_t zeroed = 0;    // pages
-  std::uint64_t reads = 0;     // operations, pages
+  std::uint64_t page_ins = 0;    // faults that waited for the device
+  std::uint64_t copies = 0;      // pages, pre-copied ones too
+  std::uint64_t zeroed = 0;      // pages, in the fault
+  std::uint64_t prezeroed = 0;   // pages that had been zeroed in idle time
+  std::uint64_t prefaulted = 0;  // pages mapped along
+  std::uint64_t ahead_hits = 0;  // pages read ahead and used, and not
+  std::uint64_t ahead_waste = 0;
+  std::uint64_t precopied = 0;  // pages copied before they were written, and for nothing
+  std::uint64_t precopy_vain = 0;
+  std::uint64_t reads = 0;  // operations, pages
   std::uint64_t read_pages = 0;
   std::uint64_t writes = 0;
   std::uint64_t written_pages = 0;
@@ -62,6 +68,12 @@ constexpr CostName kCosts[] = {
     {"writes", &Costs::writes},
     {"written_pages", &Costs::written_pages},
     {"scanned", &Costs::scanned},
+    {"prezeroed", &Costs::prezeroed},
+    {"prefaulted", &Costs::prefaulted},
+    {"ahead_hits", &Costs::ahead_hits},
+    {"ahead_waste", &Costs::ahead_waste},
+    {"precopied", &Costs::precopied},
+    {"precopy_vain", &Costs::precopy_vain},
 };
 
 Costs costs_of(const VmCounters& c) {
@@ -69,7 +81,13 @@ Costs costs_of(const VmCounters& c) {
           .soft = c.soft_faults.load(),
           .page_ins = c.io_faults.load(),
           .copies = c.cow_faults.load() + c.precopied.load(),
-          .zeroed = c.zfod_pages.load(),
+          .zeroed = c.zfod_pages.load() - c.ozfod.load(),
+          .prezeroed = c.ozfod.load(),
+          .prefaulted = c.prefaulted.load() + c.prefaulted_at_map.load(),
+          .ahead_hits = c.readahead_hits.load(),
+          .ahead_waste = c.readahead_waste.load(),
+          .precopied = c.precopied.load(),
+          .precopy_vain = c.precopy_vain.load(),
           .reads = c.swapin.load(),
           .read_pages = c.swappgsin.load(),
           .writes = c.swapout.load(),
@@ -153,28 +171,39 @@ void print_base(const Row& base, const std::vector<Workload>& workloads) {
   std::printf("\n\nModelled cost as a multiple of the default's (1.00 = the same, more = worse):\n");
 }
 
-/// For each mechanism, what the default gains over the worst other mode, and where.
-void print_worth(const std::vector<Row>& rows, const Row& base, const std::vector<Workload>& workloads) {
+/// The three counts of a row that differ most from the default's, by workload.
+std::vector<std::string> largest_differences(const Row& row, const Row& base,
+                                             const std::vector<Workload>& workloads) {
+  struct Difference {
+    double ratio;
+    std::string text;
+  };
+  std::vector<Difference> all;
+  for (std::size_t w = 0; w < workloads.size(); ++w) {
+    if (!row.costs[w] || !base.costs[w]) continue;
+    for (const CostName& cost : kCosts) {
+      const std::uint64_t here = (*row.costs[w]).*cost.field;
+      const std::uint64_t there = (*base.costs[w]).*cost.field;
+      const double ratio = (static_cast<double>(here) + 10) / (static_cast<double>(there) + 10);
+      if (here == there) continue;
+      all.push_back({std::max(ratio, 1 / ratio), std::string(workloads[w].name) + ": " + cost.name + " " +
+                                                     std::to_string(there) + " -> " + std::to_string(here)});
+    }
+  }
+  std::stable_sort(all.begin(), all.end(),
+                   [](const Difference& a, const Difference& b) { return a.ratio > b.ratio; });
+  std::vector<std::string> texts;
+  for (std::size_t i = 0; i < all.size() && i < 3; ++i) texts.push_back(all[i].text);
+  return texts;
+}
+
+void print_differences(const std::vector<Row>& rows, const Row& base,
+                       const std::vector<Workload>& workloads) {
   std::printf("\nThe counts that differ most from the default's, for each mode:\n");
   for (const Row& row : rows) {
-    struct Difference {
-      double ratio = 1;
-      std::string text;
-    } most;
-    for (std::size_t w = 0; w < workloads.size(); ++w) {
-      if (!row.costs[w] || !base.costs[w]) continue;
-      for (const CostName& cost : kCosts) {
-        const auto here = static_cast<double>((*row.costs[w]).*cost.field) + 10;
-        const auto there = static_cast<double>((*base.costs[w]).*cost.field) + 10;
-        const double ratio = std::max(here / there, there / here);
-        if (ratio <= most.ratio) continue;
-        most.ratio = ratio;
-        most.text = std::string(workloads[w].name) + ": " + cost.name + " " +
-                    std::to_string((*base.costs[w]).*cost.field) + " -> " +
-                    std::to_string((*row.costs[w]).*cost.field);
-      }
-    }
-    std::printf("%-28s %s\n", row.name.c_str(), most.text.empty() ? "no difference" : most.text.c_str());
+    const auto texts = largest_differences(row, base, workloads);
+    std::printf("%-28s %s\n", row.name.c_str(), texts.empty() ? "no difference" : texts.front().c_str());
+    for (std::size_t i = 1; i < texts.size(); ++i) std::printf("%-28s %s\n", "", texts[i].c_str());
   }
 }
 
@@ -272,7 +301,7 @@ int ablate(const Options& options) {
     }
   }
   if (!known) usage();
-  print_worth({rows.begin() + 1, rows.end()}, base, workloads);
+  print_differences({rows.begin() + 1, rows.end()}, base, workloads);
   if (!options.json.empty()) write_json(options.json.c_str(), rows, workloads);
   const bool failed = std::any_of(rows.begin(), rows.end(), [](const Row& row) {
     return std::any_of(row.costs.begin(), row.costs.end(), [](const auto& c) { return !c.has_value(); });

@@ -50,6 +50,11 @@ void Stage::write_all(Program& p, std::uint64_t first, std::uint64_t pages) {
   for (std::uint64_t i = first; i < first + pages; ++i) write(p, i);
 }
 
+void Stage::think() {
+  while (engine_.system().idle().value() != 0) {
+  }
+}
+
 void Stage::read_all(Program& p, std::uint64_t first, std::uint64_t pages) {
   for (std::uint64_t i = first; i < first + pages; ++i) read(p, i);
 }
@@ -190,6 +195,7 @@ void short_lived(Stage& s) {
     for (int i = 0; i < 60; ++i) s.write(p, s.random(400));
     s.write_all(p, 300, 40);
     p.map.reset();
+    s.think();
   }
 }
 

@@ -33,6 +33,8 @@ class Stage {
   void read(Program& p, std::uint64_t i) { access(p, i, Access::kRead); }
   void write(Program& p, std::uint64_t i) { access(p, i, Access::kWrite); }
   void write_all(Program& p, std::uint64_t first, std::uint64_t pages);
+  /// The machine is idle for a while.
+  void think();
   void read_all(Program& p, std::uint64_t first, std::uint64_t pages);
 
   [[nodiscard]] SoftEngine& engine() { return engine_; }
