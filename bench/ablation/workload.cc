@@ -5,6 +5,8 @@
 #include <cstdio>
 #include <vector>
 
+#include "machine/program_image.h"
+
 namespace enchilada::ablation {
 
 Stage::Stage(const VmModes& modes)
@@ -199,6 +201,17 @@ void short_lived(Stage& s) {
   }
 }
 
+/// The article's ls(1), run again and again: text and libraries are in memory from the second run on.
+void ls_again(Stage& s) {
+  ProgramImage ls(s.engine(), {});
+  for (int run = 0; run < 40; ++run) {
+    auto process = ls.exec();
+    if (process == nullptr || !process->run()) std::abort();
+    process.reset();
+    s.think();
+  }
+}
+
 constexpr std::array kAll = {
     Workload{"sequential", "2x memory, written, then read three times in order", sequential},
     Workload{"uniform", "1.5x memory, uniformly random, a third writes", uniform},
@@ -209,6 +222,7 @@ constexpr std::array kAll = {
     Workload{"cascade", "four generations of forks, everybody writes", cascade},
     Workload{"shared", "8 programs share most of memory, another needs room", shared_pages},
     Workload{"map-churn", "mprotect page by page, discard, write again", map_churn},
+    Workload{"ls-again", "a program started 40 times (article, section 5)", ls_again},
     Workload{"short-lived", "programs that start, touch zero-fill memory, and end", short_lived},
 };
 

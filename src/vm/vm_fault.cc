@@ -153,19 +153,19 @@ class FaultState::Neighbours final : public NeighbourRun {
         low_(fault.look_.index.value()),
         high_(low_ + 1) {}
 
-  bool grow_down() override {
-    if (low_ == fault_.look_.entry_first_index.value() || full()) return false;
-    if (!take(low_ - 1, &before_[below_])) return false;
+  Growth grow_down() override {
+    if (low_ == fault_.look_.entry_first_index.value() || full()) return Growth::kEdge;
+    if (!take(low_ - 1, &before_[below_])) return Growth::kMissing;
     ++below_;
     --low_;
-    return true;
+    return Growth::kLonger;
   }
-  bool grow_up() override {
-    if (high_ == fault_.entry_end().value() || full()) return false;
-    if (!take(high_, &after_[above_])) return false;
+  Growth grow_up() override {
+    if (high_ == fault_.entry_end().value() || full()) return Growth::kEdge;
+    if (!take(high_, &after_[above_])) return Growth::kMissing;
     ++above_;
     ++high_;
-    return true;
+    return Growth::kLonger;
   }
   /// The wanted page is frames[0] of the batch.
   void put_into(Batch& batch) const {

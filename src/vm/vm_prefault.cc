@@ -23,13 +23,13 @@ class NoPrefault final : public PrefaultPolicy {
   void grow(PageIndex, PageSpan, NeighbourRun&) const override {}
 };
 
-/// -1, +1, -2, +2 ... and an end at the first page that cannot come along.
+/// -1, +1, -2, +2 ... and an end at the first page that cannot come along; beyond the entry there is none.
 class SpiralPrefault : public PrefaultPolicy {
  public:
   void grow(PageIndex, PageSpan, NeighbourRun& run) const override {
     for (unsigned i = 1; i <= std::max(kBack, kForward); ++i) {
-      if (i <= kBack && !run.grow_down()) return;
-      if (i <= kForward && !run.grow_up()) return;
+      if (i <= kBack && run.grow_down() == Growth::kMissing) return;
+      if (i <= kForward && run.grow_up() == Growth::kMissing) return;
     }
   }
 };
@@ -50,8 +50,8 @@ class ClusterPrefault final : public PrefaultPolicy {
       low = read.first.value();
       high = read.end.value();
     }
-    for (std::uint64_t i = at.value(); i > low && run.grow_down();) --i;
-    for (std::uint64_t i = at.value() + 1; i < high && run.grow_up();) ++i;
+    for (std::uint64_t i = at.value(); i > low && run.grow_down() == Growth::kLonger;) --i;
+    for (std::uint64_t i = at.value() + 1; i < high && run.grow_up() == Growth::kLonger;) ++i;
   }
 
  private:

@@ -16,12 +16,14 @@ namespace enchilada {
 class VmMap;
 struct VmTunables;
 
+/// What came of growing a run by a page: it is longer; its end is the entry's; the page cannot come along.
+enum class Growth : std::uint8_t { kLonger, kEdge, kMissing };
+
 /// The run of pages around a wanted one that a fault is about to map; grows by a page at either end.
 class NeighbourRun {
  public:
-  /// Takes the next page below / above; false (and nothing done) when it cannot come along.
-  virtual bool grow_down() = 0;
-  virtual bool grow_up() = 0;
+  virtual Growth grow_down() = 0;
+  virtual Growth grow_up() = 0;
 
  protected:
   ~NeighbourRun() = default;
