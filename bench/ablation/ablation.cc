@@ -88,10 +88,10 @@ Costs costs_of(const VmCounters& c) {
           .ahead_waste = c.readahead_waste.load(),
           .precopied = c.precopied.load(),
           .precopy_vain = c.precopy_vain.load(),
-          .reads = c.swapin.load(),
-          .read_pages = c.swappgsin.load(),
-          .writes = c.swapout.load(),
-          .written_pages = c.swappgsout.load(),
+          .reads = c.swapin.load() + c.vnodein.load(),
+          .read_pages = c.swappgsin.load() + c.vnodepgsin.load(),
+          .writes = c.swapout.load() + c.vnodeout.load(),
+          .written_pages = c.swappgsout.load() + c.vnodepgsout.load(),
           .scanned = c.pdpages.load()};
 }
 

@@ -10,7 +10,7 @@
 namespace enchilada {
 namespace {
 
-struct Run {
+struct LsRun {
   std::uint64_t faults = 0;
   std::uint64_t page_ins = 0;
   std::uint64_t soft = 0;
@@ -21,23 +21,23 @@ struct Run {
 };
 
 /// Three runs, one after the other, in one engine.
-std::array<Run, 3> three_runs(const VmModes& modes) {
+std::array<LsRun, 3> three_runs(const VmModes& modes) {
   SoftEngine engine({.machine = {.memory = {.frames = PageCount{2048}}},
                      .tunables = {.zero_fill_cluster = PageCount{1}},
                      .modes = modes});
   ProgramImage ls(engine, {});
   const VmCounters& c = engine.machine().counters();
-  std::array<Run, 3> runs;
-  for (Run& r : runs) {
+  std::array<LsRun, 3> runs;
+  for (LsRun& r : runs) {
     const auto now = [&c] {
-      return Run{c.vm_faults.load(),  c.io_faults.load(),         c.soft_faults.load(), c.zfod.load(),
-                 c.cow_faults.load(), c.prefaulted_at_map.load(), c.precopied.load()};
+      return LsRun{c.vm_faults.load(),  c.io_faults.load(),         c.soft_faults.load(), c.zfod.load(),
+                   c.cow_faults.load(), c.prefaulted_at_map.load(), c.precopied.load()};
     };
-    const Run before = now();
+    const LsRun before = now();
     auto process = ls.exec();
     EXPECT_NE(process, nullptr);
     EXPECT_TRUE(process->run());
-    const Run after = now();
+    const LsRun after = now();
     r = {after.faults - before.faults,         after.page_ins - before.page_ins, after.soft - before.soft,
          after.zero_fills - before.zero_fills, after.copies - before.copies,     after.at_map - before.at_map,
          after.precopied - before.precopied};
@@ -55,7 +55,7 @@ TEST(LsRunAgain, WithoutPrefaultTheSecondRunTakesASoftFaultForEachPageOfText) {
       three_runs(VmModes().set(PrefaultMode::kOff).set(ReadAheadMode::kOff).set(PreCopyMode::kOff));
   EXPECT_EQ(runs[0].page_ins, kText + kData);
   EXPECT_EQ(runs[0].soft, 0u);
-  for (const Run& again : {runs[1], runs[2]}) {
+  for (const LsRun& again : {runs[1], runs[2]}) {
     EXPECT_EQ(again.page_ins, 0u);
     EXPECT_EQ(again.soft, kText);
     EXPECT_EQ(again.copies, kData);
@@ -68,7 +68,7 @@ TEST(LsRunAgain, MappedBeforehandOnlyZeroFillAndCopyFaultsAreLeft) {
   const auto runs =
       three_runs(VmModes().set(PrefaultMode::kMapAndFault).set(ReadAheadMode::kOff).set(PreCopyMode::kOff));
   EXPECT_EQ(runs[0].page_ins, kText + kData);
-  for (const Run& again : {runs[1], runs[2]}) {
+  for (const LsRun& again : {runs[1], runs[2]}) {
     EXPECT_EQ(again.page_ins, 0u);
     EXPECT_EQ(again.at_map, kText + kData);
     EXPECT_EQ(again.soft, 0u);
@@ -89,7 +89,7 @@ TEST(LsRunAgain, PreCopyTakesTheDataFaultsAndTheFirstZeroFillsToo) {
       three_runs(VmModes().set(PrefaultMode::kMapAndFault).set(ReadAheadMode::kOff).set(PreCopyMode::kExec));
   EXPECT_EQ(runs[0].precopied, 3u);  // nothing is known of the data yet
   EXPECT_EQ(runs[0].zero_fills, kZero - 3);
-  for (const Run& again : {runs[1], runs[2]}) {
+  for (const LsRun& again : {runs[1], runs[2]}) {
     EXPECT_EQ(again.copies + again.precopied, kData + 3);
     EXPECT_LE(again.copies, 3u);  // the probes: one page in eight, of three files
     EXPECT_EQ(again.faults, again.copies + kZero - 3);

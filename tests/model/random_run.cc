@@ -137,6 +137,12 @@ RigConfig choose_config(Random& random) {
   config.engine.modes.set(static_cast<CollapseMode>(random.below(3)))
       .set(static_cast<CowMoveMode>(random.below(2)))
       .set(static_cast<DeadPagesMode>(random.below(2)));
+  if (random.one_in(2)) {
+    config.engine.modes.set(static_cast<PrefaultMode>(random.below(4)))
+        .set(static_cast<ReadAheadMode>(random.below(3)))
+        .set(static_cast<PreZeroMode>(random.below(3)))
+        .set(static_cast<PreCopyMode>(random.below(4)));
+  }
   return config;
 }
 
