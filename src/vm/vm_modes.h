@@ -408,11 +408,10 @@ struct ModeList {
 };
 
 /// Every mechanism, in the order of the article's sections where it has one.
-using AllModes =
-    ModeList<SwapMetaMode, SwapAllocatorMode, CompressionMode, ThresholdMode, ActiveScanMode,
-             PageoutTargetMode, LaundryMode, CacheQueueMode, ProactiveMode, DropBehindMode, DontNeedMode,
-             ReferenceMode, FrameOrderMode, CollapseMode, CowMoveMode, DeadPagesMode, PrefaultMode,
-             ReadAheadMode, PreZeroMode, PreCopyMode>;
+using AllModes = ModeList<SwapMetaMode, SwapAllocatorMode, CompressionMode, ThresholdMode, ActiveScanMode,
+                          PageoutTargetMode, LaundryMode, CacheQueueMode, ProactiveMode, DropBehindMode,
+                          DontNeedMode, ReferenceMode, FrameOrderMode, CollapseMode, CowMoveMode,
+                          DeadPagesMode, PrefaultMode, ReadAheadMode, PreZeroMode, PreCopyMode>;
 
 /// All mechanisms; VmModes numbers them by their place here.
 inline constexpr std::span<const Mechanism> kMechanisms = AllModes::kMechanisms;

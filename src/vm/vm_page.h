@@ -75,9 +75,9 @@ struct Page {
   // --- Flags.
   static constexpr std::uint8_t kMapped =
       1;  // entered since the last remove_all(): clear = surely not mapped
-  static constexpr std::uint8_t kReadAhead = 2;   // brought in unasked and not used yet
-  static constexpr std::uint8_t kWentRound = 4;   // dirty, once round the inactive queue (FreeBSD's WINATCFLS)
-  static constexpr std::uint8_t kZeroed = 16;     // reads as zeros: free, or just taken for a zero-fill
+  static constexpr std::uint8_t kReadAhead = 2;  // brought in unasked and not used yet
+  static constexpr std::uint8_t kWentRound = 4;  // dirty, once round the inactive queue (FreeBSD's WINATCFLS)
+  static constexpr std::uint8_t kZeroed = 16;    // reads as zeros: free, or just taken for a zero-fill
   static constexpr std::uint8_t kPrecopied = 32;  // copied before a fault asked for it, and not written yet
   [[nodiscard]] bool has(std::uint8_t flag) const {
     return (flags.load(std::memory_order_relaxed) & flag) != 0;

@@ -2,8 +2,8 @@
 // is the FrameOrder's (buddy, coloured, reservation: docs/mechanisms/page-colouring.md).
 //
 // Invariants: a free frame's Page is in state kFree and in no object; free_count() is the number of frames
-// that the order has, and of those known to be zero, which lie on a list beside it; granted() the frames that are free or in use. Frames that were never granted or were
-// retired are never touched.
+// that the order has, and of those known to be zero, which lie on a list beside it; granted() the frames that
+// are free or in use. Frames that were never granted or were retired are never touched.
 #pragma once
 
 #include <atomic>
@@ -101,7 +101,7 @@ class VmPhys {
   const std::unique_ptr<FrameOrder> order_;  // used with the lock held, see there
   const bool follows_objects_;
   Mutex lock_{LockRank::kFreeList};
-  std::atomic<std::uint64_t> free_{0};  // changed under the lock, read without
+  std::atomic<std::uint64_t> free_{0};                    // changed under the lock, read without
   FrameNumber zeroed_head_ GUARDED_BY(lock_) = kNoFrame;  // linked by Page::next
   std::atomic<std::uint64_t> zeroed_{0};                  // changed under the lock, part of free_
   std::atomic<std::uint64_t> granted_{0};
