@@ -90,7 +90,7 @@ FaultState::Step FaultState::find_in_top() NO_THREAD_SAFETY_ANALYSIS {
   batch.low = look_.index;
   batch.count = 1;
   batch.frames[0] = frame;
-  if (!wire_ && !page.is_wired()) add_neighbours(object, batch);
+  if (!wire_ && !page.is_wired()) add_neighbours(object, 0, batch);
   object.lock.unlock_shared();
   return map_resident(batch, look_.prot);
 }
@@ -141,41 +141,84 @@ void FaultState::choose_refault_group(const VmObject& object) {
   refault_group_ = system_.tunables().prefault_cluster.value();
 }
 
-/// Completes a batch of one to the run of neighbours that are resident, idle and worth it, within the aligned
-/// cluster around it (or within what was just read) and the entry. `object` is the top object, locked.
-void FaultState::add_neighbours(VmObject& object, Batch& batch) {
-  const std::uint64_t at = look_.index.value();
-  const std::uint64_t width = system_.tunables().prefault_cluster.value();
-  std::uint64_t low = at - at % width;
-  std::uint64_t high = low + width;
-  if (map_what_was_read_ && io_.first.value() <= at && at < io_.first.value() + io_.count) {
-    low = io_.first.value();
-    high = low + io_.count;
+/// Grows a batch of one. Page i of the top is page i + shift of `object`, which is locked and not necessarily
+/// the top; nothing above it may hide a neighbour.
+class FaultState::Neighbours final : public NeighbourRun {
+ public:
+  Neighbours(FaultState& fault, VmObject& object, std::uint64_t shift, const Page& wanted)
+      : fault_(fault),
+        object_(object),
+        shift_(shift),
+        wanted_(wanted),
+        low_(fault.look_.index.value()),
+        high_(low_ + 1) {}
+
+  Growth grow_down() override {
+    if (low_ == fault_.look_.entry_first_index.value() || full()) return Growth::kEdge;
+    if (!take(low_ - 1, &before_[below_])) return Growth::kMissing;
+    ++below_;
+    --low_;
+    return Growth::kLonger;
   }
+  Growth grow_up() override {
+    if (high_ == fault_.entry_end().value() || full()) return Growth::kEdge;
+    if (!take(high_, &after_[above_])) return Growth::kMissing;
+    ++above_;
+    ++high_;
+    return Growth::kLonger;
+  }
+  /// The wanted page is frames[0] of the batch.
+  void put_into(Batch& batch) const {
+    if (below_ + above_ == 0) return;
+    const FrameNumber middle = batch.frames[0];
+    for (std::size_t i = 0; i < below_; ++i) batch.frames[i] = before_[below_ - 1 - i];
+    batch.frames[below_] = middle;
+    std::copy_n(after_.begin(), above_, batch.frames.begin() + static_cast<std::ptrdiff_t>(below_) + 1);
+    batch.low = PageIndex{low_};
+    batch.pos = below_;
+    batch.count = below_ + 1 + above_;
+  }
+
+ private:
+  [[nodiscard]] bool full() const { return 1 + below_ + above_ == kMax; }
+  bool take(std::uint64_t index, FrameNumber* frame) {
+    if (&object_ != &fault_.top() && !fault_.is_open(PageIndex{index})) return false;
+    return fault_.take_neighbour(object_, PageIndex{index + shift_}, wanted_, frame);
+  }
+
+  FaultState& fault_;
+  VmObject& object_;
+  const std::uint64_t shift_;
+  const Page& wanted_;
+  std::uint64_t low_;  // the run, as indexes of the top: [low, high)
+  std::uint64_t high_;
+  std::size_t below_ = 0;
+  std::size_t above_ = 0;
+  std::array<FrameNumber, kMax> before_;  // from the wanted page downwards
+  std::array<FrameNumber, kMax> after_;
+};
+
+/// Completes a batch of one to the run of neighbours that are resident, idle and worth it, within the entry.
+/// How far, is the prefault policy's. `object` is locked; page i of the top is page i + shift there.
+void FaultState::add_neighbours(VmObject& object, std::uint64_t shift, Batch& batch) {
   if (look_.advice == Advice::kRandom) return;
-  low = std::max(low, look_.entry_first_index.value());
-  high = std::min(high, entry_end().value());
   const Page& wanted = system_.page(batch.wanted());
-  if (wanted.queue() == PageQueue::kInactive) choose_refault_group(object);
-  std::array<FrameNumber, kMax> before;
-  std::size_t b = 0;
-  while (at - b > low && take_neighbour(object, PageIndex{at - b - 1}, wanted, &before[b])) ++b;
-  std::size_t n = b;
-  const FrameNumber middle = batch.frames[0];
-  for (std::size_t i = 0; i < b; ++i) batch.frames[i] = before[b - 1 - i];
-  batch.frames[n++] = middle;
-  for (std::uint64_t i = at + 1; i < high && n < kMax; ++i, ++n) {
-    if (!take_neighbour(object, PageIndex{i}, wanted, &batch.frames[n])) break;
-  }
-  batch.low = PageIndex{at - b};
-  batch.pos = b;
-  batch.count = n;
+  if (wanted.queue() == PageQueue::kInactive && &object == &top()) choose_refault_group(object);
+  Neighbours run(*this, object, shift, wanted);
+  system_.prefault().grow(look_.index, just_read(), run);
+  run.put_into(batch);
+}
+
+/// What this fault has read in one sequence, which is mapped together.
+PageSpan FaultState::just_read() const {
+  if (!map_what_was_read_) return {};
+  return {io_.first, io_.first + PageCount{io_.count}};
 }
 
 /// Maps a batch of valid busy pages and lets go of everything. The objects are unlocked, the map is locked.
 FaultState::Step FaultState::map_resident(Batch& batch, Prot prot) {
   Page& page = system_.page(batch.wanted());
-  if (!did_io_) count(system_.counters().soft_faults);
+  if (!did_io_ && !ahead_) count(system_.counters().soft_faults);
   touch(page);
   settle_neighbours(batch);
   if (access_ == Access::kWrite && allows(prot, Prot::kWrite)) note_write(page);
@@ -216,6 +259,7 @@ void FaultState::settle_neighbours(const Batch& batch) {
 /// when it is written out) unless the store is short of space.
 void FaultState::note_write(Page& page) {
   page.set_dirty(true);
+  if (page.has(Page::kPrecopied) && !ahead_) system_.note_modified(system_.frame_of(page));
   VmObject& object = *page.object;
   if (object.copies() != 0 && object.pager->nearly_full()) {
     object.pager->forget(object.handle, page.pindex, PageCount{1});
@@ -231,14 +275,15 @@ void FaultState::wire_page(Page& page) {
 /// Enters a batch with one call. If the machine stopped before the wanted page, that and what follows get a
 /// second one.
 void FaultState::enter(const Batch& batch, Prot prot) {
-  for (const FrameNumber frame : batch.all()) system_.page(frame).set(Page::kMapped);
+  for (const FrameNumber frame : batch.all()) system_.page(frame).set_mapped();
   const VirtAddr va = look_.entry_range.start + to_bytes(batch.low - look_.entry_first_index);
   const bool wired = system_.page(batch.wanted()).is_wired() && (wire_ || look_.wired);
   const Wiring wiring = wired ? Wiring::kWired : Wiring::kNotWired;
-  std::uint64_t mapped = map_.pmap().enter(va, batch.all(), prot, access_, wiring).value();
+  const Access access = ahead_ ? Access::kRead : access_;  // ahead of its fault a page is not used yet
+  std::uint64_t mapped = map_.pmap().enter(va, batch.all(), prot, access, wiring).value();
   if (mapped <= batch.pos && batch.pos > 0) {
     const auto rest = batch.all().subspan(batch.pos);
-    mapped += map_.pmap().enter(va_, rest, prot, access_, wiring).value();
+    mapped += map_.pmap().enter(va_, rest, prot, access, wiring).value();
   }
   if (mapped > 1) count(system_.counters().prefaulted, mapped - 1);
 }
@@ -333,13 +378,7 @@ FaultState::Step FaultState::map_from_below(VmObject& object, PageIndex index, P
   batch.low = look_.index;
   batch.count = 1;
   batch.frames[0] = system_.frame_of(page);
-  const std::uint64_t shift = index.value() - look_.index.value();
-  const std::uint64_t width = system_.tunables().prefault_cluster.value();
-  const std::uint64_t end = look_.index.value() - look_.index.value() % width + width;
-  for (std::uint64_t i = look_.index.value() + 1; !wire_ && i < end && is_open(PageIndex{i}); ++i) {
-    if (!take_neighbour(object, PageIndex{i + shift}, page, &batch.frames[batch.count])) break;
-    ++batch.count;
-  }
+  if (!wire_) add_neighbours(object, index.value() - look_.index.value(), batch);
   unlock_objects(object);
   return map_resident(batch, without(look_.prot, Prot::kWrite));
 }
@@ -415,10 +454,16 @@ FaultResult vm_fault(VmMap& map, VirtAddr address, Access access) {
   ReadLock gate(system.gate());
   const Nanoseconds start = system.clock().now();
   count(counters.vm_faults);
-  const FaultResult result = FaultState(map, address, access, false).run();
+  const FaultResult result = FaultState(map, address, access, FaultState::Purpose::kFault).run();
   if (result != FaultResult::kResolved) count(counters.fault_errors);
   counters.fault_time.add((system.clock().now() - start).value());
   return result;
+}
+
+FaultResult vm_fault_ahead(VmMap& map, VirtAddr address) {
+  lock_order::assert_none_held();
+  ReadLock gate(map.system().gate());
+  return FaultState(map, address, Access::kWrite, FaultState::Purpose::kAhead).run();
 }
 
 }  // namespace enchilada

@@ -20,6 +20,10 @@ enum class [[nodiscard]] FaultResult : std::uint8_t{
 /// from the C library. Reclaims memory itself when frames are short.
 FaultResult vm_fault(VmMap& map, VirtAddr address, Access access);
 
+/// Resolves a write fault that has not happened yet (vm_precopy.h): the page becomes this map's own and is
+/// mapped for writing, without a sign of use. Same rules.
+FaultResult vm_fault_ahead(VmMap& map, VirtAddr address);
+
 /// Makes [range] resident and wires each page once more / unwires it (vm_map_wire's worker). All or nothing.
 KernReturn vm_fault_wire(VmMap& map, VirtRange range);
 void vm_fault_unwire(VmMap& map, VirtRange range);

@@ -6,6 +6,7 @@
 #include "vm/vm_fault_state.h"
 #include "vm/vm_pagequeue.h"
 #include "vm/vm_phys.h"
+#include "vm/vm_precopy.h"
 
 namespace enchilada {
 namespace {
@@ -42,8 +43,13 @@ void FaultState::fill_run(Batch& batch) const {
 /// Frames for the batch, which shrinks when there are fewer than hoped.
 bool FaultState::take_frames(Batch& batch) {
   batch.pos = static_cast<std::size_t>((look_.index - batch.low).value());
+  const std::span<FrameNumber> frames{batch.frames.data(), batch.count};
+  if (system_.free_frames().take_zeroed(frames, frame_class())) {
+    allocated_ = true;
+    return true;
+  }
   const FrameGrant grant = system_.free_frames().allocate(frame_wish(top(), batch.low, batch.pos), batch.pos,
-                                                          {batch.frames.data(), batch.count}, frame_class());
+                                                          frames, frame_class());
   if (grant.count == 0) return false;
   batch.low = batch.low + PageCount{grant.skipped};
   batch.pos -= grant.skipped;
@@ -78,14 +84,38 @@ FaultState::Step FaultState::zero_fill(VmObject& last) {
   return fill_and_map(batch);
 }
 
-/// Zeroes placeholders and maps them all.
-FaultState::Step FaultState::fill_and_map(Batch& batch) {
+/// Zeroes what does not read as zeros already, in runs of consecutive frames.
+void FaultState::zero_frames(const Batch& batch) {
   for (std::size_t i = 0; i < batch.count;) {
+    Page& page = system_.page(batch.frames[i]);
+    if (page.has(Page::kZeroed)) {
+      DCHECK(reads_as_zeros(batch.frames[i]), batch.frames[i].value());
+      page.clear(Page::kZeroed);
+      count(system_.counters().ozfod);
+      ++i;
+      continue;
+    }
     std::size_t n = 1;
-    while (i + n < batch.count && batch.frames[i + n].value() == batch.frames[i].value() + n) ++n;
+    while (i + n < batch.count && batch.frames[i + n].value() == batch.frames[i].value() + n &&
+           !system_.page(batch.frames[i + n]).has(Page::kZeroed)) {
+      ++n;
+    }
     system_.phys().zero({batch.frames[i], PageCount{n}});
     i += n;
   }
+}
+
+bool FaultState::reads_as_zeros(FrameNumber frame) const {
+  bool zeros = true;
+  system_.phys().with_frames({frame, PageCount{1}}, Access::kRead, [&zeros](const std::byte* bytes) {
+    zeros = std::all_of(bytes, bytes + kPageSize, [](std::byte b) { return b == std::byte{0}; });
+  });
+  return zeros;
+}
+
+/// Zeroes placeholders and maps them all.
+FaultState::Step FaultState::fill_and_map(Batch& batch) {
+  zero_frames(batch);
   for (const FrameNumber frame : batch.all()) {
     Page& page = system_.page(frame);
     page.set_valid(true);
@@ -95,11 +125,17 @@ FaultState::Step FaultState::fill_and_map(Batch& batch) {
   Page& page = system_.page(batch.wanted());
   if (access_ == Access::kWrite) page.set_dirty(true);
   if (wire_) wire_page(page);
-  count(system_.counters().zfod);
+  count_made(system_.counters().zfod, page);
   count(system_.counters().zfod_pages, batch.count);
   enter(batch, look_.prot);
   unbusy_all(batch);
   return leave(Step::kDone);
+}
+
+/// The fault has made a page of the map's own, `page`: counts that, or that it was made ahead of its fault.
+void FaultState::count_made(Counter& made, Page& page) {
+  count(ahead_ ? system_.counters().precopied : made);
+  if (ahead_) page.set(Page::kPrecopied);
 }
 
 /// What becomes of page `index` of `object` when the top has its contents. Only the top can still see it when
@@ -147,6 +183,7 @@ FaultState::Step FaultState::copy_up(VmObject& object, Page& source) {
   }
   allocated_ = true;
   const bool inserted = insert_batch(top(), batch);
+  if (inserted) system_.precopy().copied(top(), look_.index, object, source.pindex);
   const bool others_see_top = !top().one_mapping();
   unlock_objects(object);
   if (!inserted) {
@@ -165,7 +202,7 @@ FaultState::Step FaultState::copy_and_map(Batch& batch, Page& source, bool other
   page.set_dirty(true);
   page.set_act_count(kActInit);
   system_.queues().move(batch.all(), PageQueue::kActive);
-  count(system_.counters().cow_faults);
+  count_made(system_.counters().cow_faults, page);
   // Another map that shares the shadow may still have the source mapped; it must see the copy from now on
   // (CVE-2021-29626). A refusal means that the machine pins it for a call in flight, which may see either.
   if (others_see_top && source.has(Page::kMapped)) {
@@ -215,13 +252,15 @@ void FaultState::let_go_of_source(Page& source, SourceFate fate) {
 
 /// Nobody but the top sees the page: it changes hands instead of being copied.
 FaultState::Step FaultState::move_up(VmObject& object, Page& source) {
+  const PageIndex from = source.pindex;
   const bool moved = system_.objects().rename_page(object, source, top(), look_.index);
+  if (moved) system_.precopy().copied(top(), look_.index, object, from);
   unlock_objects(object);
   if (!moved) {
     source.unbusy();
     return leave(fail(FaultResult::kNoMemory));
   }
-  count(system_.counters().cow_optim);
+  count_made(system_.counters().cow_optim, source);
   Batch batch;
   batch.low = look_.index;
   batch.count = 1;

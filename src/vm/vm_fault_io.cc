@@ -1,19 +1,21 @@
 // Page-in: which pages to read together, the read itself with no lock held, and what becomes of them.
 //
-// Read-ahead: a page-in that starts where the last one ended (or a little further: what lies between was
-// resident) doubles the object's window up to readahead_max, reads forward only, and maps everything it
-// brings, so that sequential access costs one fault a window. A page-in that continues nothing reads an
-// aligned cluster of up to readahead_min pages, as far as such guesses have proved good (NeighbourGuess);
-// only the wanted page is mapped, the others wait on inactive, marked. A fault on a marked page is a hit and
-// maps its marked neighbours, too. Truly random access therefore reads single pages. Frames for unasked pages
-// come only from above free_min. readahead_hits: marked pages that were faulted on, and the unasked pages of
-// a sequential window once the next window starts at its end (they were mapped, so their use is inferred).
+// Read-ahead (as a policy: vm_readahead.h; this is the default): a page-in that starts where the last one
+// ended (or a little further: what lies between was resident) doubles the object's window up to
+// readahead_max, reads forward only, and maps everything it brings, so that sequential access costs one fault
+// a window. A page-in that continues nothing reads an aligned cluster of up to readahead_min pages, as far as
+// such guesses have proved good (NeighbourGuess); only the wanted page is mapped, the others wait on
+// inactive, marked. A fault on a marked page is a hit and maps its marked neighbours, too. Truly random
+// access therefore reads single pages. Frames for unasked pages come only from above free_min.
+// readahead_hits: marked pages that were faulted on, and the unasked pages of a sequential window once the
+// next window starts at its end (they were mapped, so their use is inferred).
 #include <algorithm>
 
 #include "vm/vm_fault_state.h"
 #include "vm/vm_pageout.h"
 #include "vm/vm_pagequeue.h"
 #include "vm/vm_phys.h"
+#include "vm/vm_readahead.h"
 
 namespace enchilada {
 namespace {
@@ -34,26 +36,15 @@ SequenceTable::Sequence* FaultState::sequence_before(VmObject& object, PageIndex
   return last;
 }
 
-/// How far to read before and after `index`. Decides whether this continues the last page-in.
+/// How far to read before and after `index`, and whether that is part of a sequence.
 void FaultState::read_limits(VmObject& object, PageIndex index, std::uint64_t* before, std::uint64_t* after) {
-  const VmTunables& t = system_.tunables();
-  const bool told = look_.advice == Advice::kSequential;
-  SequenceTable::Sequence* const last = sequence_before(object, index);
-  io_.sequential = look_.advice != Advice::kRandom && (told || last != nullptr);
-  std::uint64_t window = 1;
-  *before = 0;
-  if (io_.sequential) {
-    window = std::clamp<std::uint64_t>(last != nullptr ? std::uint64_t{last->window} * 2 : 0,
-                                       told ? t.readahead_max.value() : t.readahead_min.value(),
-                                       t.readahead_max.value());
-  } else if (look_.advice != Advice::kRandom) {
-    window = object.neighbours.next(static_cast<std::uint32_t>(t.readahead_min.value()));
-    *before = index.value() % window;
-  }
-  io_.widest = io_.sequential && window == t.readahead_max.value();
-  if (io_.sequential) wish(std::min(window * 2, t.readahead_max.value()));
-  window = std::min(window, spare_frames(io_.sequential) + 1);
-  *before = std::min(*before, window - 1);
+  const ReadWindow wanted =
+      system_.readahead().choose(object, index, look_.advice, sequence_before(object, index));
+  io_.sequential = wanted.sequential;
+  io_.widest = io_.sequential && wanted.pages == system_.tunables().readahead_max.value();
+  if (io_.sequential) wish(std::min(wanted.pages * 2, system_.tunables().readahead_max.value()));
+  const std::uint64_t window = std::min(wanted.pages, spare_frames(io_.sequential) + 1);
+  *before = std::min(wanted.before, window - 1);
   *after = window - 1 - *before;
   *before = std::min(*before, look_.index.value() - look_.entry_first_index.value());
   *after = std::min(*after, entry_end().value() - 1 - look_.index.value());
@@ -152,8 +143,10 @@ bool FaultState::read_pages() {
   if (!did_io_) count(c.io_faults);
   did_io_ = true;
   // The frames that this fault has used up are replaced while the device is at work.
-  PagerReturn verdict = pager.get_pages_while(io_.object->handle, io_.first, io_.all(),
-                                              [this] { system_.daemon().work_ahead(); });
+  PagerReturn verdict = pager.get_pages_while(io_.object->handle, io_.first, io_.all(), [this] {
+    system_.daemon().work_ahead();
+    (void)system_.idle();
+  });
   if (verdict != PagerReturn::kOk && io_.count > 1) {
     discard_from_io(io_.pos + 1, io_.count);
     discard_from_io(0, io_.pos);

@@ -19,13 +19,22 @@
 #include "vm/vm_object.h"
 #include "vm/vm_page.h"
 #include "vm/vm_phys.h"
+#include "vm/vm_prefault.h"
 
 namespace enchilada {
 
 class FaultState {
  public:
-  FaultState(VmMap& map, VirtAddr address, Access access, bool wire)
-      : map_(map), system_(map.system()), va_(page_floor(address)), access_(access), wire_(wire) {}
+  /// kWire: the page is wired too. kAhead: nobody has asked for it yet.
+  enum class Purpose : std::uint8_t { kFault, kWire, kAhead };
+
+  FaultState(VmMap& map, VirtAddr address, Access access, Purpose purpose)
+      : map_(map),
+        system_(map.system()),
+        va_(page_floor(address)),
+        access_(access),
+        wire_(purpose == Purpose::kWire),
+        ahead_(purpose == Purpose::kAhead) {}
 
   /// Runs the fault to its end.
   FaultResult run();
@@ -57,6 +66,7 @@ class FaultState {
     [[nodiscard]] std::span<const FrameNumber> all() const { return {frames.data(), count}; }
     [[nodiscard]] FrameNumber wanted() const { return frames[pos]; }
   };
+  class Neighbours;
   struct PageIn {
     VmObject* object = nullptr;
     PageIndex first;
@@ -82,6 +92,9 @@ class FaultState {
   Step move_up(VmObject& object, Page& page);
   Step zero_fill(VmObject& last);
   Step fill_and_map(Batch& batch);
+  void zero_frames(const Batch& batch);
+  [[nodiscard]] bool reads_as_zeros(FrameNumber frame) const;
+  void count_made(Counter& made, Page& page);
   Step copy_and_map(Batch& batch, Page& source, bool others_see_top, SourceFate fate);
   Step start_page_in(VmObject& object, PageIndex index);
 
@@ -98,6 +111,7 @@ class FaultState {
   static SequenceTable::Sequence* sequence_before(VmObject& object, PageIndex index);
   PagerRun stored_around(VmObject& object, PageIndex index, PageCount before, PageCount after);
   void read_limits(VmObject& object, PageIndex index, std::uint64_t* before, std::uint64_t* after);
+  [[nodiscard]] PageSpan just_read() const;
 
   // Zero-fill.
   unsigned fill_width(VmObject& top) const;
@@ -110,7 +124,7 @@ class FaultState {
   void note_present(VmObject& object, std::uint64_t shift);
   [[nodiscard]] bool is_open(PageIndex index) const;
   void choose_refault_group(const VmObject& object);
-  void add_neighbours(VmObject& top, Batch& batch);
+  void add_neighbours(VmObject& object, std::uint64_t shift, Batch& batch);
   bool take_neighbour(VmObject& top, PageIndex index, const Page& wanted, FrameNumber* frame);
   [[nodiscard]] bool worth_mapping(const Page& page, const Page& wanted, PageIndex index) const;
   Step map_resident(Batch& batch, Prot prot);
@@ -146,6 +160,7 @@ class FaultState {
   const VirtAddr va_;
   const Access access_;
   const bool wire_;
+  const bool ahead_;
 
   MapLookup look_;
   Window window_;

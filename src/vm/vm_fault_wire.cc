@@ -28,8 +28,10 @@ KernReturn verdict_of(FaultResult result) {
 
 FaultResult wire_one(VmMap& map, VirtAddr va) {
   // For writing where that is allowed, so that a copy-on-write page is copied now and not while it is wired.
-  const FaultResult result = FaultState(map, va, Access::kWrite, true).run();
-  return result == FaultResult::kProtection ? FaultState(map, va, Access::kRead, true).run() : result;
+  const FaultResult result = FaultState(map, va, Access::kWrite, FaultState::Purpose::kWire).run();
+  return result == FaultResult::kProtection
+             ? FaultState(map, va, Access::kRead, FaultState::Purpose::kWire).run()
+             : result;
 }
 
 struct Place {

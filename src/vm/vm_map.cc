@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "vm/vm_map_impl.h"
 #include "vm/vm_object.h"
+#include "vm/vm_prefault.h"
 
 namespace enchilada {
 
@@ -409,7 +410,11 @@ KernReturn VmMap::Impl::map(const MapRequest& request, VirtAddr* address) {
 // --------------------------------------------------------------------------------------------
 
 KernReturn VmMap::map(const MapRequest& request, VirtAddr* address) {
-  return impl_->map(request, address);
+  const KernReturn verdict = impl_->map(request, address);
+  if (verdict == KernReturn::kSuccess && request.object != nullptr) {
+    (void)vm_prefault_map(*this, {*address, *address + to_bytes(to_pages(request.length))});
+  }
+  return verdict;
 }
 KernReturn VmMap::remove(VirtRange range) {
   return impl_->remove(range);

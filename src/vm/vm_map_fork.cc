@@ -5,6 +5,7 @@
 #include "vm/vm_fault.h"
 #include "vm/vm_map_impl.h"
 #include "vm/vm_object.h"
+#include "vm/vm_precopy.h"
 
 namespace enchilada {
 namespace {
@@ -151,6 +152,7 @@ std::unique_ptr<VmMap> VmMap::Impl::fork() NO_THREAD_SAFETY_ANALYSIS {
     simplify(bounds, writer);
   }
   if (!done || !child->impl_->finish_fork()) return nullptr;
+  system.precopy().after_fork(self, *child);
   return child;
 }
 

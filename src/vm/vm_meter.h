@@ -51,18 +51,24 @@ struct TimeHistogram {
 
 struct VmCounters {
   // Faults
-  Counter vm_faults;       // all
-  Counter zfod;            // zero-fill faults
-  Counter zfod_pages;      // pages zero-filled, with the neighbours filled in the same fault
-  Counter cow_faults;      // copied
-  Counter cow_optim;       // moved instead of copied
-  Counter io_faults;       // needed a page-in
-  Counter soft_faults;     // page was resident, only the mapping was missing
-  Counter reactivated;     // page was resident on inactive, laundry or cache
-  Counter intrans;         // waited for a busy page
-  Counter fault_restarts;  // dropped everything and started over
-  Counter fault_errors;    // ended in a signal or an error
-  Counter prefaulted;      // neighbours mapped in the same fault
+  Counter vm_faults;          // all
+  Counter zfod;               // zero-fill faults
+  Counter zfod_pages;         // pages zero-filled, with the neighbours filled in the same fault
+  Counter ozfod;              // pages of them that had been zeroed before
+  Counter prezeroed;          // frames zeroed in idle time
+  Counter cow_faults;         // copied
+  Counter cow_optim;          // moved instead of copied
+  Counter io_faults;          // needed a page-in
+  Counter soft_faults;        // page was resident, only the mapping was missing
+  Counter reactivated;        // page was resident on inactive, laundry or cache
+  Counter intrans;            // waited for a busy page
+  Counter fault_restarts;     // dropped everything and started over
+  Counter fault_errors;       // ended in a signal or an error
+  Counter prefaulted;         // neighbours mapped in the same fault
+  Counter prefaulted_at_map;  // pages mapped when their object was mapped
+  Counter precopied;          // pages copied (or zero-filled) before a fault asked for them
+  Counter precopy_used;       // of those, written afterwards
+  Counter precopy_vain;       // of those, gone or forked again without a write
   // Paging; swap*, vnode* and io_errors are counted by the pager that does it
   Counter swapin;           // page-in operations
   Counter swappgsin;        // pages brought in
@@ -78,6 +84,7 @@ struct VmCounters {
   Counter regrouped;        // pages that gave up their swap copy to be stored beside their neighbours
   Counter readahead_pages;  // pages brought in beside the one that was asked for
   Counter readahead_hits;   // of those, pages that were used before they were reclaimed
+  Counter readahead_waste;  // of those, pages that left memory without having been used
   Counter io_errors;
   // Page daemon
   Counter pdwakeups;     // reclaim runs

@@ -159,6 +159,32 @@ enum class MapIndexMode : std::uint8_t {
   kRedBlack,  // Linux's until 6.0, the other BSDs'
   kBTree,     // as wide as Linux's maple tree
 };
+};
+
+/// Which resident neighbours are mapped along with a page (vm_prefault.h).
+enum class PrefaultMode : std::uint8_t {
+  kOff,
+  kFault,        // the article's: four pages to either side, nearest first
+  kMapAndFault,  // ... and, when an object is mapped, what is in memory of it
+  kCluster,      // the aligned cluster around the page
+};
+
+/// How much a page-in reads beside the wanted page (vm_readahead.h).
+enum class ReadAheadMode : std::uint8_t {
+  kOff,
+  kArticle,   // FreeBSD 4's: seven pages back, eight on
+  kAdaptive,  // windows by advice and by recognised streams; guesses that must prove good
+};
+
+/// Are free frames zeroed while the machine is idle? (vm_prezero.h)
+enum class PreZeroMode : std::uint8_t {
+  kOff,
+  kIdle,      // the article's: from a third to a half of the free frames
+  kIdleMore,  // later FreeBSD's: from two thirds to four fifths
+};
+
+/// Which pages are copied before they are written (vm_precopy.h).
+enum class PreCopyMode : std::uint8_t { kOff, kFork, kExec, kBoth };
 
 /// What the registry knows of one mechanism. A mode's index in `modes` is its enumerator's value; the first
 /// is not necessarily the default.
@@ -418,6 +444,50 @@ struct ModeOf<MapIndexMode> {
   static constexpr auto kModern = MapIndexMode::kSplay;
 };
 
+template <>
+struct ModeOf<PrefaultMode> {
+  static constexpr std::string_view kName = "prefault";
+  static constexpr std::array<std::string_view, 4> kNames = {"off", "fault", "map+fault", "cluster"};
+  static constexpr std::string_view kWhat = "which resident neighbours are mapped along with a page";
+  static constexpr ModeScope kScope = ModeScope::kEveryMachine;
+  static constexpr auto kHybrid = PrefaultMode::kCluster;
+  static constexpr auto kArticle = PrefaultMode::kMapAndFault;
+  static constexpr auto kModern = PrefaultMode::kMapAndFault;
+};
+
+template <>
+struct ModeOf<ReadAheadMode> {
+  static constexpr std::string_view kName = "readahead";
+  static constexpr std::array<std::string_view, 3> kNames = {"off", "article", "adaptive"};
+  static constexpr std::string_view kWhat = "how much a page-in reads beside the wanted page";
+  static constexpr ModeScope kScope = ModeScope::kEveryMachine;
+  static constexpr auto kHybrid = ReadAheadMode::kAdaptive;
+  static constexpr auto kArticle = ReadAheadMode::kArticle;
+  static constexpr auto kModern = ReadAheadMode::kAdaptive;
+};
+
+template <>
+struct ModeOf<PreZeroMode> {
+  static constexpr std::string_view kName = "prezero";
+  static constexpr std::array<std::string_view, 3> kNames = {"off", "idle", "idle-more"};
+  static constexpr std::string_view kWhat = "zero free frames while there is nothing else to do";
+  static constexpr ModeScope kScope = ModeScope::kEveryMachine;
+  static constexpr auto kHybrid = PreZeroMode::kOff;
+  static constexpr auto kArticle = PreZeroMode::kIdle;
+  static constexpr auto kModern = PreZeroMode::kOff;
+};
+
+template <>
+struct ModeOf<PreCopyMode> {
+  static constexpr std::string_view kName = "precopy";
+  static constexpr std::array<std::string_view, 4> kNames = {"off", "fork", "exec", "both"};
+  static constexpr std::string_view kWhat = "copy what is likely to be written at fork, at exec";
+  static constexpr ModeScope kScope = ModeScope::kSoftMachineOnly;
+  static constexpr auto kHybrid = PreCopyMode::kOff;
+  static constexpr auto kArticle = PreCopyMode::kOff;
+  static constexpr auto kModern = PreCopyMode::kOff;
+};
+
 template <class... Modes>
 struct ModeList {
   static constexpr std::size_t kCount = sizeof...(Modes);
@@ -447,7 +517,8 @@ using AllModes =
     ModeList<SwapMetaMode, SwapAllocatorMode, CompressionMode, ThresholdMode, ActiveScanMode,
              PageoutTargetMode, LaundryMode, CacheQueueMode, ProactiveMode, DropBehindMode, DontNeedMode,
              ReferenceMode, FrameOrderMode, CollapseMode, CowMoveMode, DeadPagesMode, PvMode, ForkTablesMode,
-             SuperpagesMode, PageTableMode, SharedTablesMode, MapIndexMode>;
+             SuperpagesMode, PageTableMode, SharedTablesMode, MapIndexMode, PrefaultMode, ReadAheadMode,
+             PreZeroMode, PreCopyMode>;
 
 /// All mechanisms; VmModes numbers them by their place here.
 inline constexpr std::span<const Mechanism> kMechanisms = AllModes::kMechanisms;

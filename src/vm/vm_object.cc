@@ -66,6 +66,8 @@ void VmObjectZone::recycle(VmObject& object) {
   object.flags = 0;
   object.reads.clear();
   object.fills.clear();
+  object.copied.clear();
+  object.copied_from.clear();
   object.bypass_retry = 0;
   object.backing_offset = PageCount{0};
   MutexLock guard(lock_);
@@ -200,6 +202,7 @@ void VmObjectZone::remove_pages(VmObject& object, std::span<const FrameNumber> f
     const FrameNumber removed = object.pages.remove(nodes_, page.pindex);
     CHECK(removed == frame, removed.value(), frame.value());
     page.object = nullptr;
+    if (page.has(Page::kReadAhead)) count(system_.counters().readahead_waste);
     if (page.wire_count.exchange(0, std::memory_order_relaxed) != 0) {
       system_.counters().wire_count.fetch_sub(1, std::memory_order_relaxed);
     }
@@ -226,6 +229,9 @@ void VmObjectZone::release(std::span<const FrameNumber> frames) {
       } else {
         idle[idle_n++] = mapped[i];
       }
+    }
+    for (std::size_t i = 0; i < idle_n; ++i) {  // what was written has been reported by now
+      if (system_.page(idle[i]).has(Page::kPrecopied)) count(system_.counters().precopy_vain);
     }
     if (idle_n > 0) system_.free_frames().free({idle.data(), idle_n});
     frames = frames.subspan(n);

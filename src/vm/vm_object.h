@@ -20,6 +20,7 @@
 #include "vm/vm_collapse.h"
 #include "vm/vm_page.h"
 #include "vm/vm_pager.h"
+#include "vm/vm_precopy.h"
 #include "vm/vm_radix.h"
 #include "vm/vm_sequence.h"
 #include "vm/vm_system.h"
@@ -58,6 +59,8 @@ class VmObject {
 
   SequenceTable reads;             // lock; clusters that were paged in
   SequenceTable fills;             // lock; clusters that were zero-filled
+  CopyHistory copied;              // lock; pages that were copied or moved up into this
+  CopyHistory copied_from;         // lock; pages that a shadow copied or moved up from this
   NeighbourGuess neighbours;       // any time; for page-ins that continue nothing
   std::uint64_t bypass_retry = 0;  // try again to bypass when this many pages are here
 

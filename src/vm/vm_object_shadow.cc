@@ -5,6 +5,7 @@
 // through the parent), so it may stop anywhere; it never waits for a busy page. Swap-only pages count on both
 // sides. Where the parent has a page, the backing object's swap copy is dropped before copies are handed
 // over: a clean page of the parent could otherwise be replaced later by what it had hidden.
+#include <algorithm>
 #include <array>
 
 #include "vm/vm_object.h"
@@ -103,14 +104,29 @@ bool VmObjectZone::split(VmObject** object, PageIndex* offset, PageCount size) {
   VmObject& source = **object;
   if (!source.anonymous()) return false;
   const PageIndex end = *offset + size;
-  const std::size_t leaves = static_cast<std::size_t>(size.value() / 64) + 2;
-  if (!nodes_.leaves.reserve(leaves) || !nodes_.inners.reserve(leaves / 32 + 8)) return false;
+  std::uint64_t pages = 0;
+  const auto apt = [&source] {
+    return source.one_mapping() && source.refs() > 1 && source.shadow_count == 0;
+  };
+  {
+    ReadLock guard(source.lock);
+    if (!apt()) return false;  // the usual case
+    pages = std::min(size.value(), source.pages.count());
+  }
+  // At most a leaf for each 64 pages of the range, and for each page that is there with all that is above it.
+  constexpr std::uint64_t kLevelsAbove = 7;
+  const std::uint64_t leaves = std::min(size.value() / 64 + 2, pages + 2);
+  const std::uint64_t inners = std::min(size.value() / 64 / 32, leaves * kLevelsAbove) + 8;
+  if (!nodes_.leaves.reserve(static_cast<std::size_t>(leaves)) ||
+      !nodes_.inners.reserve(static_cast<std::size_t>(inners))) {
+    return false;
+  }
   VmObject* const fresh = allocate_anonymous(size);
   if (fresh == nullptr) return false;
   {
     WriteLock guard(source.lock);
-    const bool apt = source.one_mapping() && source.refs() > 1 && source.shadow_count == 0;
-    if (apt && busy_range(source, *offset, end)) {
+    const bool enough = source.pages.count() <= pages || leaves > size.value() / 64;
+    if (apt() && enough && busy_range(source, *offset, end)) {
       WriteLock fresh_guard(fresh->lock);  // the page daemon finds it by way of the first page that has moved
       if (source.backing != nullptr) {
         reference(*source.backing);
@@ -264,6 +280,10 @@ void VmObjectZone::hand_over_swap(VmObject& object, VmObject& backing) {
 void VmObjectZone::take_backing_of(VmObject& object, VmObject& backing) {
   backing.shadows.remove(&object);
   --backing.shadow_count;
+  for (const CopyHistory::Copy& given : backing.copied_from.all()) {
+    if (given.by == &object || given.index.value() < object.backing_offset.value()) continue;
+    object.copied_from.note(given.index - object.backing_offset, given.by);
+  }
   VmObject* const next = backing.backing;
   object.backing = next;
   object.backing_offset = object.backing_offset + backing.backing_offset;

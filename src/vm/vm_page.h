@@ -77,10 +77,16 @@ struct Page {
       1;  // entered since the last remove_all(): clear = surely not mapped
   static constexpr std::uint8_t kReadAhead = 2;  // brought in unasked and not used yet
   static constexpr std::uint8_t kWentRound = 4;  // dirty, once round the inactive queue (FreeBSD's WINATCFLS)
+  static constexpr std::uint8_t kZeroed = 16;    // reads as zeros: free, or just taken for a zero-fill
+  static constexpr std::uint8_t kPrecopied = 32;  // copied before a fault asked for it, and not written yet
   [[nodiscard]] bool has(std::uint8_t flag) const {
     return (flags.load(std::memory_order_relaxed) & flag) != 0;
   }
   void set(std::uint8_t flag) { flags.fetch_or(flag, std::memory_order_relaxed); }
+  /// The busy holder is about to map it. Seldom news, and then there is nothing to write.
+  void set_mapped() {
+    if (!has(kMapped)) set(kMapped);
+  }
   void clear(std::uint8_t flag) {
     flags.fetch_and(static_cast<std::uint8_t>(~flag), std::memory_order_relaxed);
   }

@@ -49,8 +49,56 @@ void VmPhys::claim(FrameNumber frame) {
   page.busy.store(Page::kExclusive, std::memory_order_relaxed);
 }
 
+void VmPhys::free_zeroed(FrameRun run) {
+  MutexLock guard(lock_);
+  for (std::uint64_t i = run.count.value(); i-- > 0;) {  // so that they come off the list in order
+    const FrameNumber frame = run.first + PageCount{i};
+    Page& page = system_.page(frame);
+    DCHECK(page.is_exclusive() && page.object == nullptr && page.queue() == PageQueue::kNone, frame.value());
+    page.busy.store(0, std::memory_order_relaxed);
+    page.order = Page::kNotHead;
+    page.set(Page::kZeroed);
+    page.set_queue(PageQueue::kFree);
+    page.next = zeroed_head_.value();
+    zeroed_head_ = frame;
+  }
+  zeroed_.store(zeroed_count() + run.count.value(), std::memory_order_relaxed);
+  change_free(free_count() + run.count.value());
+  publish();
+}
+
+FrameNumber VmPhys::pop_zeroed() {
+  const FrameNumber frame = zeroed_head_;
+  zeroed_head_ = FrameNumber{system_.page(frame).next};
+  zeroed_.store(zeroed_count() - 1, std::memory_order_relaxed);
+  return frame;
+}
+
+bool VmPhys::take_zeroed(std::span<FrameNumber> out, FrameClass who) {
+  if (zeroed_count() < out.size()) return false;
+  MutexLock guard(lock_);
+  if (zeroed_count() < out.size() || available(who) < out.size()) return false;
+  for (FrameNumber& frame : out) {
+    frame = pop_zeroed();
+    claim(frame);
+  }
+  change_free(free_count() - out.size());
+  publish();
+  return true;
+}
+
+/// The order is to have all free frames: the zeroed ones are frames like others from now on.
+void VmPhys::forget_zeroed() {
+  while (zeroed_head_ != kNoFrame) {
+    const FrameNumber frame = pop_zeroed();
+    system_.page(frame).clear(Page::kZeroed);
+    order_->put({frame, PageCount{1}});
+  }
+}
+
 FrameRun VmPhys::take_run(PageCount most) {
   if (most.value() == 0) return {};
+  if (free_count() == zeroed_count()) forget_zeroed();
   const FrameRun run = order_->take_run(most);
   for (std::uint64_t i = 0; i < run.count.value(); ++i) claim(run.first + PageCount{i});
   change_free(free_count() - run.count.value());
@@ -71,6 +119,7 @@ FrameGrant VmPhys::allocate(const FrameWish& wish, std::size_t wanted, std::span
   FrameGrant grant{.skipped = 0, .count = n};
   if (n == 0) return grant;
   if (n < out.size()) grant.skipped = std::min(wanted, out.size() - n);
+  if (n > free_count() - zeroed_count()) forget_zeroed();
   const PageCount skipped{grant.skipped};
   order_->take({wish.object, wish.first + skipped, wish.va + to_bytes(skipped)}, out.first(n));
   for (const FrameNumber frame : out.first(n)) claim(frame);
@@ -152,12 +201,18 @@ void VmPhys::object_gone(VmObject& object) {
 void VmPhys::for_each_block(FunctionRef<void(unsigned, FrameNumber)> visit) {
   MutexLock guard(lock_);
   order_->for_each_block(visit);
+  for (FrameNumber f = zeroed_head_; f != kNoFrame; f = FrameNumber{system_.page(f).next}) visit(0, f);
 }
 
 void VmPhys::validate() {
   {
     MutexLock guard(lock_);
     order_->validate();
+    std::uint64_t zeroed = 0;
+    for (FrameNumber f = zeroed_head_; f != kNoFrame; f = FrameNumber{system_.page(f).next}, ++zeroed) {
+      CHECK(system_.page(f).has(Page::kZeroed), f.value());
+    }
+    CHECK(zeroed == zeroed_count(), zeroed, zeroed_count());
   }
   std::uint64_t sum = 0;
   for_each_block([&](unsigned order, FrameNumber first) {

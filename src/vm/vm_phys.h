@@ -2,8 +2,8 @@
 // is the FrameOrder's (buddy, coloured, reservation: docs/mechanisms/page-colouring.md).
 //
 // Invariants: a free frame's Page is in state kFree and in no object; free_count() is the number of frames
-// that the order has; granted() the frames that are free or in use. Frames that were never granted or were
-// retired are never touched.
+// that the order has, and of those known to be zero, which lie on a list beside it; granted() the frames that
+// are free or in use. Frames that were never granted or were retired are never touched.
 #pragma once
 
 #include <atomic>
@@ -55,6 +55,15 @@ class VmPhys {
   /// Gives frames back. Their pages are busy, unmapped, in no object and on no queue; they end idle.
   void free(std::span<const FrameNumber> frames);
 
+  /// Gives back a run that reads as zeros (PreZeroPolicy). Its frames are handed out by take_zeroed() until
+  /// nothing else is free.
+  void free_zeroed(FrameRun run);
+  /// Like allocate(), but only frames that read as zeros, whose pages say so (Page::kZeroed), and all or
+  /// nothing. The frame order is not asked.
+  [[nodiscard]] bool take_zeroed(std::span<FrameNumber> out, FrameClass who);
+  /// Of the free frames, how many are zeroed.
+  [[nodiscard]] std::uint64_t zeroed_count() const { return zeroed_.load(std::memory_order_relaxed); }
+
   /// The machine granted these frames.
   void add(FrameRun run);
   /// Takes a run of free frames out of the engine for good, at most `most`, the largest that is there; count
@@ -83,6 +92,8 @@ class VmPhys {
  private:
   FrameRun take_run(PageCount most) REQUIRES(lock_);
   void claim(FrameNumber frame) REQUIRES(lock_);
+  FrameNumber pop_zeroed() REQUIRES(lock_);
+  void forget_zeroed() REQUIRES(lock_);
   void publish() REQUIRES(lock_);
   void change_free(std::uint64_t now) REQUIRES(lock_) { free_.store(now, std::memory_order_relaxed); }
 
@@ -90,7 +101,9 @@ class VmPhys {
   const std::unique_ptr<FrameOrder> order_;  // used with the lock held, see there
   const bool follows_objects_;
   Mutex lock_{LockRank::kFreeList};
-  std::atomic<std::uint64_t> free_{0};  // changed under the lock, read without
+  std::atomic<std::uint64_t> free_{0};                    // changed under the lock, read without
+  FrameNumber zeroed_head_ GUARDED_BY(lock_) = kNoFrame;  // linked by Page::next
+  std::atomic<std::uint64_t> zeroed_{0};                  // changed under the lock, part of free_
   std::atomic<std::uint64_t> granted_{0};
   std::uint64_t most_granted_ GUARDED_BY(lock_) = 0;  // so many Pages have been touched
 };

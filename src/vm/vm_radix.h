@@ -2,7 +2,8 @@
 // largest index needs (FreeBSD's vm_radix is path-compressed; here the height adapts, which for dense objects
 // is smaller).
 //
-// Invariants: no node is empty; a bit of a node's bitmap is set exactly when the slot is used; count() is the
+// Invariants: no node is empty; a bit of a node's bitmap is set exactly when the slot is used, and an unused
+// slot holds null or kNoFrame; count() is the
 // number of pages. Leaves hold frame numbers (4 bytes a page). Lock: the object's (shared to look, exclusive
 // to change). Nodes come from slabs in the arena; insert() is the only thing that can fail, and changes
 // nothing then.
@@ -17,13 +18,15 @@
 
 namespace enchilada {
 
+// Unused slots say so themselves, so that a lookup touches one cache line a level.
 struct VmRadixLeaf {
+  VmRadixLeaf() { frames.fill(kNoFrame.value()); }
+  alignas(64) std::array<std::uint32_t, 64> frames;
   std::uint64_t used = 0;
-  std::array<std::uint32_t, 64> frames;
 };
 struct VmRadixInner {
+  alignas(64) std::array<void*, 64> children{};
   std::uint64_t used = 0;
-  std::array<void*, 64> children;
 };
 
 /// Where the nodes of all objects come from.
@@ -49,14 +52,10 @@ class VmRadix {
     if (!covers(index)) return kNoFrame;
     const void* node = root_;
     for (unsigned level = levels_; level > 1; --level) {
-      const auto* inner = static_cast<const VmRadixInner*>(node);
-      const unsigned slot = slot_of(index, level);
-      if ((inner->used >> slot & 1) == 0) return kNoFrame;
-      node = inner->children[slot];
+      node = static_cast<const VmRadixInner*>(node)->children[slot_of(index, level)];
+      if (node == nullptr) return kNoFrame;
     }
-    const auto* leaf = static_cast<const VmRadixLeaf*>(node);
-    const unsigned slot = slot_of(index, 1);
-    return (leaf->used >> slot & 1) != 0 ? FrameNumber{leaf->frames[slot]} : kNoFrame;
+    return FrameNumber{static_cast<const VmRadixLeaf*>(node)->frames[slot_of(index, 1)]};
   }
 
   /// Puts a frame at an empty index. False: no node to be had, nothing changed.
@@ -86,6 +85,7 @@ class VmRadix {
     if (leaf == nullptr || (leaf->used >> slot & 1) == 0) return kNoFrame;
     const FrameNumber frame{leaf->frames[slot]};
     leaf->used &= ~(std::uint64_t{1} << slot);
+    leaf->frames[slot] = kNoFrame.value();
     --count_;
     if (leaf->used == 0) prune(pool, path, index);
     return frame;
@@ -190,7 +190,9 @@ class VmRadix {
         levels_ = 0;
         return;
       }
-      path.inner[level + 1]->used &= ~(std::uint64_t{1} << slot_of(index, level + 1));
+      const unsigned slot = slot_of(index, level + 1);
+      path.inner[level + 1]->used &= ~(std::uint64_t{1} << slot);
+      path.inner[level + 1]->children[slot] = nullptr;
     }
     while (levels_ > 1 && static_cast<VmRadixInner*>(root_)->used == 1) {
       auto* top = static_cast<VmRadixInner*>(root_);

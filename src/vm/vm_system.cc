@@ -10,6 +10,10 @@
 #include "vm/vm_pageout.h"
 #include "vm/vm_pagequeue.h"
 #include "vm/vm_phys.h"
+#include "vm/vm_precopy.h"
+#include "vm/vm_prefault.h"
+#include "vm/vm_prezero.h"
+#include "vm/vm_readahead.h"
 
 namespace enchilada {
 namespace {
@@ -49,6 +53,10 @@ std::unique_ptr<VmSystem> VmSystem::create(const VmSystemConfig& config) {
   // VmPhys counts their memory as frames are granted.
   system->pages_ = static_cast<Page*>(config.arena.reserve(config.phys.frame_limit().value() * sizeof(Page)));
   if (system->pages_ == nullptr) return nullptr;
+  system->prefault_ = make_prefault(config.modes.get<PrefaultMode>(), system->tunables());
+  system->readahead_ = make_readahead(config.modes.get<ReadAheadMode>(), system->tunables());
+  system->prezero_ = make_prezero(config.modes.get<PreZeroMode>(), *system);
+  system->precopy_ = make_precopy(config.modes.get<PreCopyMode>());
   std::unique_ptr<FrameOrder> order = make_frame_order(*system, config.modes.get<FrameOrderMode>());
   if (order == nullptr) return nullptr;
   system->free_frames_ = std::make_unique<VmPhys>(*system, std::move(order));
@@ -58,6 +66,10 @@ std::unique_ptr<VmSystem> VmSystem::create(const VmSystemConfig& config) {
   if (!system->objects_->reserve()) return nullptr;
   config.pmaps.set_sink(*system);
   return system;
+}
+
+PageCount VmSystem::idle() {
+  return prezero_->step();
 }
 
 Page& VmSystem::page(FrameNumber frame) const {
@@ -111,7 +123,11 @@ void VmSystem::validate() {
 }
 
 void VmSystem::note_modified(FrameNumber frame) {
-  page(frame).set_dirty(true);
+  Page& modified = page(frame);
+  modified.set_dirty(true);
+  if (!modified.has(Page::kPrecopied)) return;
+  modified.clear(Page::kPrecopied);
+  count(counters().precopy_used);
 }
 
 void VmSystem::note_referenced(FrameNumber frame) {

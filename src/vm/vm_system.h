@@ -30,6 +30,10 @@ class MapIndex;
 struct MapIndexParts;
 class PageoutOps;
 class ReplacementPolicy;
+class PrefaultPolicy;
+class ReadAheadPolicy;
+class PreZeroPolicy;
+class PreCopyPolicy;
 struct Page;
 
 /// See vm_replacement.h.
@@ -92,6 +96,13 @@ class VmSystem final : public PageStateSink {
   [[nodiscard]] VmPhys& free_frames() const { return *free_frames_; }
   [[nodiscard]] PageQueues& queues() const { return *queues_; }
   [[nodiscard]] PageDaemon& daemon() const { return *daemon_; }
+  [[nodiscard]] const PrefaultPolicy& prefault() const { return *prefault_; }
+  [[nodiscard]] const ReadAheadPolicy& readahead() const { return *readahead_; }
+  [[nodiscard]] PreCopyPolicy& precopy() const { return *precopy_; }
+
+  /// The machine has nothing to do just now: a slice of what can be done ahead (zeroing free frames). No lock
+  /// held. Returns how much was done; 0 = nothing is left to do.
+  PageCount idle();
 
   /// The metadata of a frame; frame < phys().frame_limit().
   [[nodiscard]] Page& page(FrameNumber frame) const;
@@ -137,6 +148,10 @@ class VmSystem final : public PageStateSink {
   SharedMutex gate_;
   std::atomic<bool> may_grow_{true};
   Page* pages_ = nullptr;  // frame_limit() of them, in the arena
+  std::unique_ptr<PrefaultPolicy> prefault_;
+  std::unique_ptr<ReadAheadPolicy> readahead_;
+  std::unique_ptr<PreZeroPolicy> prezero_;
+  std::unique_ptr<PreCopyPolicy> precopy_;
   std::unique_ptr<VmObjectZone> objects_;
   std::unique_ptr<VmPhys> free_frames_;
   std::unique_ptr<PageQueues> queues_;

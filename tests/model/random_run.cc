@@ -155,6 +155,12 @@ RigConfig choose_config(Random& random) {
   if (random.one_in(3)) {
     config.engine.modes.set(static_cast<MapIndexMode>(random.below(ModeOf<MapIndexMode>::kNames.size())));
   }
+  if (random.one_in(2)) {
+    config.engine.modes.set(static_cast<PrefaultMode>(random.below(4)))
+        .set(static_cast<ReadAheadMode>(random.below(3)))
+        .set(static_cast<PreZeroMode>(random.below(3)))
+        .set(static_cast<PreCopyMode>(random.below(4)));
+  }
   return config;
 }
 
