@@ -159,7 +159,6 @@ enum class MapIndexMode : std::uint8_t {
   kRedBlack,  // Linux's until 6.0, the other BSDs'
   kBTree,     // as wide as Linux's maple tree
 };
-};
 
 /// Which resident neighbours are mapped along with a page (vm_prefault.h).
 enum class PrefaultMode : std::uint8_t {
