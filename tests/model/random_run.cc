@@ -328,7 +328,14 @@ void RandomRun::operate_on_map() {
     case 7: {
       constexpr Inherit kHow[] = {Inherit::kCopy, Inherit::kCopy,  Inherit::kNone,
                                   Inherit::kZero, Inherit::kShare, Inherit::kShare};
-      (void)rig_.inherit(p, some_range(*p.model, 48), kHow[random_.below(rig_.config().sharing ? 6 : 4)]);
+      const VirtRange range = some_range(*p.model, 48);
+      // Whether a fork copies what was inherited by sharing at once depends on who shares it still; of a
+      // private mapping of a file that decides whether later changes of the file are seen.
+      bool private_file = false;
+      p.model->for_each(range, [&](const ModelPage& page) {
+        private_file = private_file || (page.origin.file != nullptr && !page.origin.shared);
+      });
+      (void)rig_.inherit(p, range, kHow[random_.below(rig_.config().sharing && !private_file ? 6 : 4)]);
       return;
     }
     case 8:
