@@ -6,6 +6,7 @@
 #include <array>
 
 #include "machine/soft_engine.h"
+#include "vm/vm_object.h"
 
 namespace enchilada {
 namespace {

@@ -352,9 +352,12 @@ class Run {
 SoftPmapOptions options_of(std::uint64_t seed) {
   std::mt19937_64 random(seed ^ 0x5eed);
   SoftPmapOptions options;
-  for (std::size_t i = 0; i < kMechanisms.size(); ++i) {  // any mode of any mechanism: the pmap heeds its own
-    options.modes.set_number(i, static_cast<std::uint8_t>(random() % kMechanisms[i].modes.size()));
-  }
+  const auto flip = [&] { return random() % 2 == 0; };
+  options.modes.set(flip() ? PvMode::kList : PvMode::kChunk)
+      .set(flip() ? ForkTablesMode::kDrop : ForkTablesMode::kCopy)
+      .set(flip() ? SuperpagesMode::kOff : SuperpagesMode::kPromote)
+      .set(flip() ? SharedTablesMode::kOff : SharedTablesMode::kOn)
+      .set(random() % 4 == 0 ? PageTableMode::kHashed : PageTableMode::kRadix);
   if (random() % 3 == 0) options.pv_limit = 168 * (kMostSpaces + 1) + random() % 400;
   options.table_pages = PageCount{random() % 3 == 0 ? 4 * kMostSpaces + 8 + random() % 20 : 200};
   options.dirty_bits = random() % 6 != 0;
