@@ -506,7 +506,7 @@ void RandomRun::invalid() {
 
 void RandomRun::operate_on_engine() {
   VmSystem& system = rig_.engine().system();
-  switch (random_.below(8)) {
+  switch (random_.below(9)) {
     case 0:
     case 1:
       rig_.note("reclaim -> %d", system.daemon().reclaim() ? 1 : 0);
@@ -520,7 +520,9 @@ void RandomRun::operate_on_engine() {
     case 5:
       return resize();
     case 6:
-      return random_.one_in(2) ? trouble() : swap_devices();
+      return trouble();
+    case 7:
+      return swap_devices();
     default:
       return pin();
   }
