@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <thread>
@@ -238,17 +239,21 @@ TEST_F(SwapoffTest, BehindACompressedStore) {
 TEST_F(SwapoffTest, UnderLoad) {
   constexpr std::uint64_t kPages = 150;
   constexpr unsigned kThreads = 3;
+  constexpr std::uint64_t kFirst = 7;
   SoftEngineOptions options;
   options.bounce_buffers = 5;
   options.async_looks = 2;
   start({1024, 1024}, 96, options);
+  // Swap is in use from the start, whenever the threads get to run.
   for (unsigned t = 0; t < kThreads; ++t) map(t * kPages, kPages);
+  for (std::uint64_t i = 0; i < kThreads * kPages; ++i) store(i, kFirst);
   std::atomic<bool> stop{false};
   std::atomic<std::uint64_t> wrong{0};
   std::vector<std::thread> threads;
   for (unsigned t = 0; t < kThreads; ++t) {
     threads.emplace_back([&, t] {
-      std::uint64_t expected[kPages] = {};
+      std::uint64_t expected[kPages];
+      std::fill_n(expected, kPages, kFirst);
       std::uint64_t random = t + 1;
       for (std::uint64_t n = 1; !stop.load(); ++n) {
         random = random * 6364136223846793005u + 1442695040888963407u;
