@@ -417,8 +417,12 @@ std::uint64_t FaultState::spare_frames(bool sequential) const {
 bool FaultState::wait_for_frames() {
   const std::atomic<std::uint32_t> never{0};
   for (unsigned round = 0; round < kOutOfMemoryRounds; ++round) {
+    const std::uint64_t freed = system_.counters().dfree.load(std::memory_order_relaxed);
     if (system_.daemon().refill() || system_.free_frames().available(frame_class()) > 0) return true;
-    if (!system_.daemon().worth_waiting()) break;
+    // Frames that were freed meanwhile, and that others were quicker to take, show that there are some to be
+    // had.
+    const bool others_had_some = system_.counters().dfree.load(std::memory_order_relaxed) != freed;
+    if (!others_had_some && !system_.daemon().worth_waiting()) break;
     futex_wait(never, 0, kOutOfMemoryPause);
   }
   count(system_.counters().pdoom);

@@ -46,25 +46,33 @@ bool PageDaemon::reclaim(PageCount at_least) {
   if (frames.free_count() > before && !system_.is_short()) return true;
   count(system_.counters().pdwakeups);
   const std::uint64_t target = std::max(system_.free_target(), at_least.value());
-  if (system_.grow(PageCount{target}).value() > 0 && !system_.is_short()) return true;
-  PageoutRun run = begin_run(target_->goal(system_.at_hand(), target + system_.cache_min()));
+  const bool grown = system_.grow(PageCount{target}).value() > 0;
+  if (grown && !system_.is_short()) return true;
+  // At least one: who calls found no frame, however many pages the target counts as at hand.
+  const std::uint64_t goal = target_->goal(system_.at_hand(), target + system_.cache_min());
+  PageoutRun run = begin_run(std::max<std::uint64_t>(goal, 1));
   run.cache_counts = system_.cache_counts();
   run_until(run);
   if (run.gained < run.goal) count(system_.counters().pdshortfalls);
-  transient_.store(run.busy > 0, std::memory_order_relaxed);
+  // A run that met busy pages, or that others' use of pages has kept from an end, proves nothing.
+  transient_.store(run.busy > 0 || run.cut_short, std::memory_order_relaxed);
   if (wants_ticks_) do_what_is_due();
+  return grown || run.gained > 0;
+}
+
+bool PageDaemon::take_from_cache() {
+  if (!system_.cache_counts() || system_.queues().length(PageQueue::kCache) == 0) return false;
+  MutexLock guard(run_lock_);
+  PageoutRun run;
+  ops_.free_cache(run, kBatch);
+  count(system_.counters().pdrefills, run.gained);
   return run.gained > 0;
 }
 
+// Where pages on the cache queue count as at hand, somebody else's run may have filled that queue while this
+// one waited for it: then there was nothing left for this run to do, but there are pages to take.
 bool PageDaemon::refill() {
-  if (system_.cache_counts() && system_.queues().length(PageQueue::kCache) > 0) {
-    MutexLock guard(run_lock_);
-    PageoutRun run;
-    ops_.free_cache(run, kBatch);
-    count(system_.counters().pdrefills, run.gained);
-    if (run.gained > 0) return true;
-  }
-  return reclaim();
+  return take_from_cache() || reclaim() || take_from_cache();
 }
 
 void PageDaemon::work_ahead() {
@@ -98,7 +106,10 @@ void PageDaemon::do_what_is_due() {
 void PageDaemon::run_until(PageoutRun& run) {
   while (run.gained < run.goal && policy_->step(run)) {
     // Busy pages count, too: their holders may be waiting for this very run to end.
-    if (run.looked + run.busy > policy_->limit(run)) break;
+    if (run.looked + run.busy > policy_->limit(run)) {
+      run.cut_short = true;
+      break;
+    }
   }
   policy_->run_ends(run);
   count(system_.counters().pdpages, run.looked);

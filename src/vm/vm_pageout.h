@@ -33,9 +33,9 @@ class PageDaemon {
   explicit PageDaemon(VmSystem& system);
 
   /// Frees frames until the target is reached or nothing more can be done; first asks the machine for more
-  /// frames. False: not one frame could be gained (swap full or failing and nothing clean). No lock held by
-  /// the caller.
-  /// at_least: how many pages the caller would like to see at hand, if that is more than the target.
+  /// frames. False: not one frame could be gained, the machine gave none, swap is full or failing and nothing
+  /// clean. No lock held by the caller. at_least: how many pages the caller would like to see at hand, if
+  /// that is more than the target.
   bool reclaim(PageCount at_least = PageCount{0});
   /// An allocation found too few free frames: takes pages off the cache queue where these count as free, else
   /// reclaims. False as reclaim().
@@ -43,7 +43,8 @@ class PageDaemon {
   /// A small run if pages at hand are below the target and nobody runs already: for a thread that has nothing
   /// to do until a device answers.
   void work_ahead();
-  /// After reclaim() has said false: was something only busy just now, so that trying again later may help?
+  /// After reclaim() has said false: was something only busy just now, or the run cut short, so that trying
+  /// again later may help?
   [[nodiscard]] bool worth_waiting() const { return transient_.load(std::memory_order_relaxed); }
   /// Work in the background that may be due, for modes that have such: a few times a second, by whoever has
   /// time. Without one it costs a look at a constant.
@@ -73,6 +74,7 @@ class PageDaemon {
   [[nodiscard]] Mutex& run_lock() RETURN_CAPABILITY(run_lock_) { return run_lock_; }
 
  private:
+  bool take_from_cache();
   PageoutRun begin_run(std::uint64_t goal) const;
   void run_until(PageoutRun& run);
   void run_tick();

@@ -57,11 +57,11 @@ class HistoryPreCopy final : public PreCopyPolicy {
       if (!e.needs_copy || !allows(e.prot, Prot::kWrite)) return;
       WriteLock guard(e.object->lock);
       choose_written(child.system(), e, round, mine);
-      choose_given(*e.object, 0, e, round, childs);
+      choose_held(child.system(), *e.object, 0, e, round, childs);
       VmObject* const backing = e.object->backing;
       if (backing == nullptr) return;
       ReadLock backing_guard(backing->lock);
-      choose_given(*backing, e.object->backing_offset.value(), e, round, childs);
+      choose_held(child.system(), *backing, e.object->backing_offset.value(), e, round, childs);
     });
     make_copies(child, childs);
     make_copies(parent, mine);
@@ -111,8 +111,15 @@ class HistoryPreCopy final : public PreCopyPolicy {
         }
       }
       VirtAddr va;
-      if (place_of(index, 0, e, round, &va)) wishes.add(va);
+      if (holds(system, *e.object, index) && place_of(index, 0, e, round, &va)) wishes.add(va);
     }
+  }
+
+  /// Is page `index` the object's own, and anonymous? What comes from a file stays the file's until the
+  /// program writes it: others' writes to the file would no longer be seen.
+  static bool holds(VmSystem& system, const VmObject& object, PageIndex index) {
+    if (!object.anonymous()) return false;
+    return object.pages.find(index) != kNoFrame || system.objects().has_copy(object, index);
   }
 
   /// What others copied from the object.
@@ -121,6 +128,15 @@ class HistoryPreCopy final : public PreCopyPolicy {
     for (const auto& [index, by] : object.copied_from.all()) {
       VirtAddr va;
       if (place_of(index, shift, e, round, &va)) wishes.add(va);
+    }
+  }
+
+  /// The same at fork, of pages that are the object's own.
+  static void choose_held(VmSystem& system, const VmObject& object, std::uint64_t shift,
+                          const VmMap::EntryView& e, std::uint64_t round, Wishes& wishes) {
+    for (const auto& [index, by] : object.copied_from.all()) {
+      VirtAddr va;
+      if (holds(system, object, index) && place_of(index, shift, e, round, &va)) wishes.add(va);
     }
   }
 

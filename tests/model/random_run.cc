@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <iterator>
+#include <string_view>
 
 #include "random_modes.h"
 #include "vm/vm_object.h"
@@ -94,7 +96,8 @@ void choose_tunables(Random& random, VmTunables& tunables) {
   tunables.regroup_cluster = cluster();
 }
 
-/// The modes that are not the default's.
+}  // namespace
+
 std::string describe(const VmModes& modes) {
   std::string text;
   for (std::size_t i = 0; i < kMechanisms.size(); ++i) {
@@ -107,7 +110,18 @@ std::string describe(const VmModes& modes) {
   return text;
 }
 
-}  // namespace
+void override_modes(VmModes* modes) {
+  const char* const wanted = std::getenv("ENCHILADA_SET");
+  std::string_view rest = wanted == nullptr ? "" : wanted;
+  while (!rest.empty()) {
+    const std::string_view one = rest.substr(0, rest.find(','));
+    rest.remove_prefix(std::min(rest.size(), one.size() + 1));
+    const std::size_t equals = std::min(one.find('='), one.size());
+    const ModeVerdict verdict =
+        modes->set_named(one.substr(0, equals), one.substr(std::min(equals + 1, one.size())));
+    CHECK(verdict == ModeVerdict::kOk, equals);
+  }
+}
 
 RigConfig config_of(std::uint64_t seed) {
   Random random(seed);

@@ -10,6 +10,11 @@ namespace enchilada::model {
 [[nodiscard]] RigConfig config_of(std::uint64_t seed);
 /// The same, chosen by `random`.
 [[nodiscard]] RigConfig choose_config(Random& random);
+/// Modes that the environment asks for, so that a failing seed can be narrowed down: ENCHILADA_SET is a list
+/// such as "map=avl,precopy=off". Stops the program when it names what does not exist.
+void override_modes(VmModes* modes);
+/// The modes that are not the default's, each ", name=mode".
+[[nodiscard]] std::string describe(const VmModes& modes);
 /// One line about it, for the report of a failure.
 [[nodiscard]] std::string describe(const RigConfig& config);
 

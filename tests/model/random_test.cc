@@ -57,6 +57,7 @@ void add_counters(ModelRig& rig) {
 void run_seed(std::uint64_t seed) {
   RigConfig config = config_of(seed);
   if (std::getenv("ENCHILADA_SEED") != nullptr) config.validate_every = 1;  // looks, and changes nothing
+  override_modes(&config.engine.modes);
   ModelRig rig(config);
   running = &rig;
   RandomRun(rig, Random(seed ^ 0x5eed)).run(300);
