@@ -82,7 +82,7 @@ struct SwapPlace {
 struct VmOptions {
   std::uint64_t ram_bytes = std::uint64_t{256} << 20;  // for the contents of all regions together; >= 1 MiB
   std::vector<SwapPlace> swap{SwapPlace{}};            // up to four, used in stripes; empty: none
-  std::vector<std::string> settings{};                   // "mechanism=mode", as `enchilada run --set`
+  std::vector<std::string> settings{};                 // "mechanism=mode", as `enchilada run --set`
 };
 
 /// What a Vm has done and holds. Sizes in bytes.

@@ -4,8 +4,7 @@
  * Functions that make something return NULL, others nonzero, when they fail; enchilada_last_error() then says
  * why (of the calling thread, until its next call that fails). What was made is given back with its _free
  * function, in any order. */
-#ifndef ENCHILADA_ENCHILADA_C_H
-#define ENCHILADA_ENCHILADA_C_H
+#pragma once
 
 #include <stddef.h>
 #include <stdint.h>
@@ -73,6 +72,4 @@ int enchilada_resize(enchilada_region* region, uint64_t bytes);
 
 #ifdef __cplusplus
 }
-#endif
-
 #endif

@@ -17,8 +17,8 @@
 #include "base/units.h"
 #include "swap/blist.h"
 #include "swap/blist1999.h"
-#include "vm/vm_modes.h"
 #include "swap/swap_list3x.h"
+#include "vm/vm_modes.h"
 
 namespace enchilada {
 

@@ -27,7 +27,7 @@ struct Whole {
   std::span<VmMap* const> maps;
   SoftPmapSystem* pmaps = nullptr;
   SwapPager* pager = nullptr;
-  const SwapSpace* space = nullptr;  // of which this engine is the only user
+  const SwapSpace* space = nullptr;           // of which this engine is the only user
   std::span<const MapImage* const> images{};  // all images of those maps
 };
 

@@ -6,9 +6,9 @@
 // lookups hold the map's lock shared and only walk down; insert, erase and changes of a gap, which hold it
 // exclusively, splay. That alone would lose the bound: a map that was filled in order and is only faulted in
 // afterwards would stay the chain that it is. So a lookup that finds its entry deeper than kPatience asks for
-// settle(), which splays there; a fault does it at once when nobody else holds the lock, and whoever takes the
-// lock exclusively does it first. A lookup thus walks a long way only when another one pays for it, or two
-// threads race. Invariants: see BinaryMapIndex.
+// settle(), which splays there; a fault does it at once when nobody else holds the lock, and whoever takes
+// the lock exclusively does it first. A lookup thus walks a long way only when another one pays for it, or
+// two threads race. Invariants: see BinaryMapIndex.
 #pragma once
 
 #include "vm/vm_map_binary.h"
