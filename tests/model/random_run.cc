@@ -520,6 +520,10 @@ void RandomRun::invalid() {
 
 void RandomRun::operate_on_engine() {
   VmSystem& system = rig_.engine().system();
+  if (system.modes().get<PreZeroMode>() != PreZeroMode::kOff && random_.one_in(3)) {
+    rig_.note("idle -> %llu zeroed", static_cast<unsigned long long>(system.idle().value()));
+    return;
+  }
   switch (random_.below(9)) {
     case 0:
     case 1:

@@ -192,7 +192,7 @@ TEST_F(Coloured, AShadowsColourFollowsSourceAndOffset) {
 }
 
 TEST_F(Coloured, RandomUseAgreesWithAModel) {
-  for (const std::uint64_t cache : {1, 4, 32, 64, 256}) {
+  for (const std::uint64_t cache : {1u, 4u, 32u, 64u, 256u}) {
     const std::uint64_t frames = 300;
     make(frames, cache);
     model::Random random(cache);
