@@ -132,7 +132,8 @@ void soft_fault(benchmark::State& state) {
     state.SetIterationTime(taken);
     seconds += taken;
   }
-  state.counters["ns_a_fault"] = seconds * 1e9 / static_cast<double>(kPages * state.iterations());
+  state.counters["ns_a_fault"] =
+      seconds * 1e9 / static_cast<double>(kPages * static_cast<std::uint64_t>(state.iterations()));
   state.SetLabel(state.range(0) == 0   ? "anonymous"
                  : state.range(0) == 1 ? "shared file"
                                        : "private file, read");

@@ -26,7 +26,6 @@ namespace enchilada {
 namespace {
 
 constexpr std::uint64_t kBase = std::uint64_t{1} << 32;
-constexpr std::uint64_t kMillion = 1000000;
 
 class NoPmap final : public Pmap {
  public:

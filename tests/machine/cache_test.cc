@@ -45,7 +45,7 @@ TEST(Cache, FourWaysHoldFourOffsetsAndTheFifthThrowsOneAway) {
   EXPECT_FALSE(touch(cache, 4 * k128K));
   EXPECT_EQ(cache.counts().evictions, 1u);
   EXPECT_FALSE(cache.holds(cache.line_of(PhysAddr{k128K})));  // the least recently used
-  for (const std::uint64_t i : {0, 2, 3, 4}) EXPECT_TRUE(cache.holds(cache.line_of(PhysAddr{i * k128K})));
+  for (const std::uint64_t i : {0u, 2u, 3u, 4u}) EXPECT_TRUE(cache.holds(cache.line_of(PhysAddr{i * k128K})));
 }
 
 TEST(Cache, OnlyWrittenLinesAreWrittenBack) {
@@ -106,11 +106,11 @@ TEST(MissClasses, TellsTheThreeApart) {
   Cache cache({.bytes = ByteCount{4 * 64}, .ways = 1});
   MissClasses classes(4, 64);
   const auto use = [&](std::uint64_t line) { classes.access(line, cache.access(line, false).hit); };
-  for (const std::uint64_t line : {0, 4, 0}) use(line);  // 0 and 4 share a set; four lines would hold both
+  for (const std::uint64_t line : {0u, 4u, 0u}) use(line);  // 0 and 4 share a set; four lines would hold both
   EXPECT_EQ(classes.counts().compulsory, 2u);
   EXPECT_EQ(classes.counts().conflict, 1u);
-  for (const std::uint64_t line : {1, 2, 3, 5}) use(line);  // four others
-  use(0);                                                   // 0 is still in its set of the real cache
+  for (const std::uint64_t line : {1u, 2u, 3u, 5u}) use(line);  // four others
+  use(0);                                                       // 0 is still in its set of the real cache
   EXPECT_EQ(classes.counts().hits, 1u);
   use(4);  // neither has it
   EXPECT_EQ(classes.counts().capacity, 1u);

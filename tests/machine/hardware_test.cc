@@ -38,7 +38,7 @@ TEST(Tlb, EntriesOfOneSpaceAreNotAnothers) {
 TEST(Tlb, ALargeEntryTranslates512PagesAndGoesAsOne) {
   Tlb tlb(TlbShape{});
   tlb.fill(1, at_page(512 + 7), true, FrameNumber{1024}, false);
-  for (const std::uint64_t page : {512, 700, 1023}) {
+  for (const std::uint64_t page : {512u, 700u, 1023u}) {
     const Tlb::Hit hit = tlb.lookup(1, at_page(page));
     ASSERT_EQ(hit.level, Tlb::Level::kFirst) << page;
     EXPECT_TRUE(hit.large);
@@ -52,7 +52,7 @@ TEST(Tlb, ALargeEntryTranslates512PagesAndGoesAsOne) {
 
 TEST(Tlb, WhatFallsOutOfTheFirstLevelIsInTheSecond) {
   Tlb tlb({.small = {4, 2}, .large = {}, .second = {8, 2}});
-  for (const std::uint64_t page : {0, 2, 4}) tlb.fill(1, at_page(page), false, FrameNumber{9}, false);
+  for (const std::uint64_t page : {0u, 2u, 4u}) tlb.fill(1, at_page(page), false, FrameNumber{9}, false);
   EXPECT_EQ(tlb.lookup(1, at_page(0)).level, Tlb::Level::kSecond);  // 0 moves up, 2 falls out
   EXPECT_EQ(tlb.lookup(1, at_page(0)).level, Tlb::Level::kFirst);
   EXPECT_EQ(tlb.lookup(1, at_page(4)).level, Tlb::Level::kFirst);

@@ -221,7 +221,7 @@ TEST(FileObject, TruncatedPagesLeaveAllMappingsAndComeBackAsZeros) {
   rig.check();
   EXPECT_EQ(rig.read(a, at + to_bytes(3_pages)), 1003u);
   EXPECT_EQ(rig.read(a, at + to_bytes(3_pages) + ByteCount{200}), 0u) << "behind the end";
-  for (const std::uint64_t i : {4, 5, 6, 7}) {
+  for (const std::uint64_t i : {4u, 5u, 6u, 7u}) {
     EXPECT_EQ(rig.try_read(a, at + to_bytes(PageCount{i})), FaultResult::kOutOfBounds);
   }
   EXPECT_EQ(rig.try_read(b, copy + to_bytes(5_pages)), FaultResult::kOutOfBounds);

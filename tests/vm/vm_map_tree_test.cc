@@ -253,7 +253,7 @@ TEST_P(VmMapIndexTest, GapsOfManyTebibytesAreToldApart) {
     tree.insert(at, at + 1);
     at += 1;
   }
-  for (std::uint64_t want : {1, 15, 16, 17, 40, 74, 75}) {
+  for (std::uint64_t want : {1u, 15u, 16u, 17u, 40u, 74u, 75u}) {
     EXPECT_EQ(tree.entries.find_space(VirtAddr{0}, want * kTiB * kPageSize, kPageSize),
               tree.naive_space(VirtAddr{0}, want * kTiB * kPageSize, kPageSize));
   }

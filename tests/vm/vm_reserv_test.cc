@@ -64,7 +64,7 @@ TEST_F(Reservations, TheFirstPageReservesAndTheOthersFollow) {
   write(base, 5);
   EXPECT_EQ(reservations(), 1u);
   EXPECT_EQ(phys().free_count(), 255u);  // reserved is still free
-  for (const std::uint64_t i : {15, 0, 7, 3}) write(base, i);
+  for (const std::uint64_t i : {15u, 0u, 7u, 3u}) write(base, i);
   EXPECT_EQ(reservations(), 1u);
   write(base, 16);
   EXPECT_EQ(reservations(), 2u);
@@ -92,8 +92,8 @@ TEST_F(Reservations, EndWithTheirLastPage) {
 TEST_F(Reservations, ShortageBreaksTheOneLeftAloneLongestAndLosesNothing) {
   make(64, 4);
   const VirtAddr base = m->map_pages(*map, 1024);
-  for (const std::uint64_t i : {0, 16, 32, 48}) write(base, i);  // all four blocks reserved
-  write(base, 1);                                                // now the second is the oldest
+  for (const std::uint64_t i : {0u, 16u, 32u, 48u}) write(base, i);  // all four blocks reserved
+  write(base, 1);                                                    // now the second is the oldest
   EXPECT_EQ(reservations(), 4u);
   write(base, 100);  // another range: no block left
   EXPECT_EQ(get(m->counters.reservations_reclaimed), 1u);
@@ -103,7 +103,7 @@ TEST_F(Reservations, ShortageBreaksTheOneLeftAloneLongestAndLosesNothing) {
   std::sort(left.begin(), left.end());
   EXPECT_EQ(left, (std::vector<std::uint64_t>{0, 32, 48}));
   for (std::uint64_t i = 200; i < 240; ++i) write(base, i);
-  for (const std::uint64_t i : {0, 1, 16, 32, 48, 100, 239}) EXPECT_EQ(read(base, i), 1000 + i);
+  for (const std::uint64_t i : {0u, 1u, 16u, 32u, 48u, 100u, 239u}) EXPECT_EQ(read(base, i), 1000 + i);
   m->system->validate();
 }
 
