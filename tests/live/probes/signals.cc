@@ -672,7 +672,8 @@ PROBE(one_shot_handler) {
 
 PROBE_DIES(segv_inside_the_segv_handler_kills, SIGSEGV) {
   install_simple(SIGSEGV, [](int) {
-    if (handled++ != 0) _exit(7);  // blocked meanwhile: the kernel does not enter it again
+    handled = handled + 1;
+    if (handled > 1) _exit(7);  // blocked meanwhile: the kernel does not enter it again
     *reinterpret_cast<volatile char*>(24) = 1;
   });
   *reinterpret_cast<volatile char*>(16) = 1;
@@ -703,7 +704,8 @@ PROBE_CALM(segv_handlers_left_in_every_way_run_again) {
     setcontext(&before);
   });
   getcontext(&before);
-  if (rounds++ < 50) crash();
+  rounds = rounds + 1;
+  if (rounds <= 50) crash();
   EXPECT_EQ(static_cast<int>(handled), 100);
   // The handler unblocks its signal and jumps without the mask.
   static jmp_buf plain;
@@ -749,7 +751,8 @@ PROBE_CALM(segv_handlers_left_in_every_way_run_again) {
 // What jumps out of a handler and leaves the mask: the signal stays blocked, and the next one kills.
 PROBE_DIES(segv_after_a_jump_that_left_it_blocked_kills, SIGSEGV) {
   install_simple(SIGSEGV, [](int) {
-    if (handled++ != 0) _exit(7);
+    handled = handled + 1;
+    if (handled > 1) _exit(7);
     longjmp(escape, 1);
   });
   if (sigsetjmp(escape, 0) == 0) *reinterpret_cast<volatile char*>(16) = 1;
