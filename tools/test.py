@@ -70,7 +70,7 @@ def run_ctest(preset, extra):
     junit.unlink(missing_ok=True)
     env = dict(os.environ, GTEST_OUTPUT=f"xml:{reports}/", GTEST_BRIEF="1", **SANITIZER_ENV.get(preset, {}))
     command = ["ctest", "--test-dir", str(folder), "--output-on-failure", "--no-tests=error", "-j", JOBS,
-               "--output-junit", str(junit), "--timeout", "900", *extra]
+               "--output-junit", str(junit), "--timeout", "1800", *extra]
     code = subprocess.call(command, cwd=ROOT, env=env)
     if not junit.exists():
         return 0, 1, 0, [f"{preset}: ctest itself ended with {code}"]
