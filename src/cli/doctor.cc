@@ -20,6 +20,7 @@
 #include "cli/user_error.h"
 #include "observe/run_report.h"
 #include "pmap/host/host_features.h"
+#include "swap/swap_place.h"
 
 namespace enchilada::cli {
 namespace {

@@ -24,6 +24,7 @@
 #include "runtime/tree/process_tree.h"
 #include "runtime/tree/tree_swap.h"
 #include "runtime/tree/tree_words.h"
+#include "swap/swap_place.h"
 
 namespace enchilada::cli {
 namespace {

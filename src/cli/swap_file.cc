@@ -14,22 +14,19 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <cstdlib>
 #include <cstring>
 #include <optional>
 #include <string_view>
 
 #include "cli/sizes.h"
 #include "cli/user_error.h"
-#include "swap/unnamed_file.h"
+#include "swap/swap_place.h"
 
 namespace enchilada::cli {
 namespace {
 
 constexpr std::uint64_t kPage = 4096;
-constexpr std::uint64_t kSmallest = 2 * kPage;  // the first page is not used
-constexpr std::uint64_t kGiB = std::uint64_t{1} << 30;
-constexpr std::uint64_t kMaxDefault = 32 * kGiB;
+constexpr std::uint64_t kSmallest = 2 * kPage;              // the first page is not used
 constexpr std::uint64_t kMaxSwap = std::uint64_t{1} << 43;  // 2^31 blocks
 constexpr rlim_t kHighest = 2047;                           // a table of 2048 descriptors is 16 KiB
 constexpr rlim_t kRoom = 16;
@@ -70,7 +67,7 @@ std::uint64_t free_space(int fd) {
 OpenedSwap open_in_directory(const Spec& spec) {
   OpenedSwap swap;
   swap.place = spec.path;
-  swap.descriptor = open_unnamed_file(spec.path.c_str(), &swap.direct);
+  swap.descriptor = open_unnamed_file(spec.path, &swap.direct);
   if (swap.descriptor < 0 && errno == ENOENT) {
     throw UserError(fmt::format("swap file {}: no file can be made there", spec.path));
   }
@@ -135,9 +132,8 @@ OpenedSwap open_named(const Spec& spec, const struct stat* st) {
         fmt::format("swap file {}: is neither a directory, nor a file, nor a block device", spec.path));
   }
   const int flags = O_RDWR | O_CLOEXEC | (device ? O_EXCL : 0);
-  swap.descriptor = open(spec.path.c_str(), flags | O_DIRECT);
-  swap.direct = swap.descriptor >= 0;
-  if (swap.descriptor < 0 && errno == EINVAL) swap.descriptor = open(spec.path.c_str(), flags);
+  swap.descriptor = open_direct_or_buffered(
+      [&](int extra) { return open(spec.path.c_str(), flags | extra, 0600); }, &swap.direct);
   if (swap.descriptor < 0) cannot_open(spec.path);
   // Two runs in one file would read each other's pages. The lock goes with the last process that has the
   // descriptor.
@@ -185,17 +181,6 @@ int move_high(int fd) {
   return moved;
 }
 
-std::string default_swap_directory() {
-  const char* chosen = std::getenv("ENCHILADA_SWAP_DIR");
-  return chosen != nullptr && *chosen != 0 ? chosen : "/var/tmp";
-}
-
-std::uint64_t default_swap_size(std::uint64_t free_bytes) {
-  // Leave the filesystem some air; on a nearly full one, half of what there is.
-  const std::uint64_t spare = free_bytes > 2 * kGiB ? free_bytes - kGiB : free_bytes / 2;
-  return std::min(spare, kMaxDefault) & ~(kPage - 1);
-}
-
 std::uint64_t raise_file_size_limit() {
   struct rlimit limit {};
   if (getrlimit(RLIMIT_FSIZE, &limit) != 0) return ~std::uint64_t{0};
@@ -235,7 +220,7 @@ OpenedSwap open_swap(const std::string& text) {
 
 SwapPlace examine_swap_directory(const std::string& path) {
   SwapPlace place;
-  const int fd = open_unnamed_file(path.c_str(), &place.direct);
+  const int fd = open_unnamed_file(path, &place.direct);
   if (fd < 0) {
     place.why = std::strerror(errno);
     return place;

@@ -27,10 +27,6 @@ std::uint64_t raise_file_size_limit();
 /// SPEC is PATH[:SIZE]: a directory (an unnamed file is made in it), a file that is empty or marked as swap
 /// space (by mkswap, or by an earlier run), or a block device so marked. Throws UserError.
 OpenedSwap open_swap(const std::string& spec);
-/// $ENCHILADA_SWAP_DIR, or /var/tmp.
-std::string default_swap_directory();
-/// Default size on a filesystem with so much space free.
-std::uint64_t default_swap_size(std::uint64_t free_bytes);
 /// What doctor wants to know about a directory: can an unnamed file be made, and opened with O_DIRECT?
 struct SwapPlace {
   bool usable = false;

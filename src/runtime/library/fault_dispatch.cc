@@ -1,9 +1,7 @@
 // The handler, and the table of windows.
 #include "runtime/library/fault_dispatch.h"
 
-#include <pthread.h>
 #include <signal.h>
-#include <string.h>
 
 #include <array>
 #include <atomic>
@@ -82,22 +80,6 @@ void remove_fault_target(FaultTarget& target) {
   for (std::atomic<FaultTarget*>& slot : targets) {
     if (slot.load(std::memory_order_relaxed) == &target) slot.store(nullptr, std::memory_order_release);
   }
-}
-
-static_assert(sizeof(sigset_t) <= 128);
-
-SignalsBlocked::SignalsBlocked() {
-  sigset_t all;
-  sigfillset(&all);
-  sigset_t before;
-  pthread_sigmask(SIG_BLOCK, &all, &before);
-  memcpy(saved_, &before, sizeof(before));
-}
-
-SignalsBlocked::~SignalsBlocked() {
-  sigset_t before;
-  memcpy(&before, saved_, sizeof(before));
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 }  // namespace enchilada::library

@@ -25,16 +25,4 @@ class FaultTarget {
 [[nodiscard]] bool add_fault_target(FaultTarget& target);
 void remove_fault_target(FaultTarget& target);
 
-/// All signals blocked while in scope: the program's handlers must not run inside the engine.
-class SignalsBlocked {
- public:
-  SignalsBlocked();
-  ~SignalsBlocked();
-  SignalsBlocked(const SignalsBlocked&) = delete;
-  SignalsBlocked& operator=(const SignalsBlocked&) = delete;
-
- private:
-  alignas(8) unsigned char saved_[128];
-};
-
 }  // namespace enchilada::library

@@ -8,19 +8,17 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdlib>
 #include <cstring>
 
 #include "base/monotonic_clock.h"
 #include "pmap/host/host_features.h"
-#include "swap/unnamed_file.h"
+#include "swap/swap_place.h"
 #include "vm/vm_fault.h"
 #include "vm/vm_object.h"
 
 namespace enchilada::library {
 namespace {
 
-constexpr std::uint64_t kGiB = std::uint64_t{1} << 30;
 constexpr std::uint64_t kHugePage = std::uint64_t{2} << 20;
 constexpr std::uint64_t kLeastRam = std::uint64_t{1} << 20;
 constexpr std::uint64_t kMostRam = std::uint64_t{1} << 42;  // 2^30 frames
@@ -28,7 +26,6 @@ constexpr ByteCount kWindow{std::uint64_t{2} << 40};        // addresses for all
 constexpr std::size_t kArena = std::size_t{64} << 30;       // addresses; touched bit by bit
 constexpr int kLowestDescriptor = 100;                      // ours do not take the program's low numbers
 constexpr std::uint64_t kLeastSwap = 2 * kPageSize;
-constexpr std::uint64_t kMostDefaultSwap = 32 * kGiB;
 
 Error system_error(std::string_view what) {
   return {ErrorCode::kSystem, fmt::format("{}: {}", what, std::strerror(errno))};
@@ -84,10 +81,6 @@ Error host_error(HostError error) {
 
 }  // namespace
 
-Nanoseconds VmInstance::HostClock::now() {
-  return Nanoseconds{monotonic_ns()};
-}
-
 bool VmInstance::OwnMemory::map(std::size_t bytes) {
   void* const at =
       mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -109,19 +102,16 @@ Status VmInstance::open_swap(const std::vector<SwapPlace>& places) {
                  fmt::format("at most {} swap files can be used", files_.size())};
   }
   for (const SwapPlace& place : places) {
-    const char* const chosen = std::getenv("ENCHILADA_SWAP_DIR");
-    const std::string directory = !place.directory.empty()            ? place.directory
-                                  : chosen != nullptr && *chosen != 0 ? chosen
-                                                                      : "/var/tmp";
+    const std::string directory = place.directory.empty() ? default_swap_directory() : place.directory;
     SwapFile& file = files_[file_count_];
     bool direct = false;
-    file.descriptor = open_unnamed_file(directory.c_str(), &direct);
+    file.descriptor = open_unnamed_file(directory, &direct);
     if (file.descriptor < 0) return system_error(fmt::format("swap file in {}", directory));
     ++file_count_;
     struct statvfs fs {};
-    const std::uint64_t spare =
-        fstatvfs(file.descriptor, &fs) == 0 ? std::uint64_t{fs.f_bavail} * fs.f_frsize / 2 : 0;
-    file.bytes = (place.bytes != 0 ? place.bytes : std::min(spare, kMostDefaultSwap)) & ~kPageMask;
+    const std::uint64_t free =
+        fstatvfs(file.descriptor, &fs) == 0 ? std::uint64_t{fs.f_bavail} * fs.f_frsize : 0;
+    file.bytes = place.bytes != 0 ? place.bytes & ~kPageMask : default_swap_size(free);
     if (file.bytes < kLeastSwap) {
       return Error{ErrorCode::kInvalidArgument,
                    fmt::format("swap file in {}: no room, or a size of nothing", directory)};

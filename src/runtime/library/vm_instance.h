@@ -15,7 +15,9 @@
 #include <string>
 #include <vector>
 
+#include "base/signals_blocked.h"
 #include "enchilada/enchilada.h"
+#include "pmap/host/host_clock.h"
 #include "pmap/host/host_machine.h"
 #include "runtime/library/fault_dispatch.h"
 #include "swap/async_writes.h"
@@ -62,10 +64,6 @@ class VmInstance final : public FaultTarget {
   [[nodiscard]] VirtRange window() const override { return window_; }
 
  private:
-  class HostClock final : public Clock {
-   public:
-    Nanoseconds now() override;
-  };
   /// Zeroed memory of our own that costs what is touched.
   class OwnMemory {
    public:

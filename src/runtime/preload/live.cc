@@ -104,10 +104,6 @@ Live& live() {
   return instance;
 }
 
-Nanoseconds HostClock::now() {
-  return Nanoseconds{monotonic_ns()};
-}
-
 void complain(std::initializer_list<const char*> parts) {
   char line[512];
   std::size_t used = 0;

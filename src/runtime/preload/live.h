@@ -13,6 +13,7 @@
 
 #include "base/arena.h"
 #include "base/mutex.h"
+#include "pmap/host/host_clock.h"
 #include "pmap/host/host_machine.h"
 #include "runtime/preload/layout.h"
 #include "runtime/tree/process_tree.h"
@@ -28,11 +29,6 @@
 #include "vm/vm_system.h"
 
 namespace enchilada::runtime {
-
-class HostClock final : public Clock {
- public:
-  Nanoseconds now() override;
-};
 
 enum class LiveState : std::uint32_t { kUntouched, kStarting, kReady, kPassive };
 

@@ -5,6 +5,7 @@
 #include <sys/syscall.h>
 
 #include "base/raw_syscall.h"
+#include "base/signals_blocked.h"
 #include "base/units.h"
 #include "pmap/host/own_mapping.h"
 #include "runtime/preload/layout.h"
@@ -39,21 +40,5 @@ inline bool map_own_memory(std::uint64_t at, std::uint64_t bytes) {
   raw_syscall(SYS_madvise, start, size, MADV_NOHUGEPAGE);
   return true;
 }
-
-/// All signals blocked while in scope: the program's handlers must not run inside the engine.
-class SignalsBlocked {
- public:
-  SignalsBlocked() {
-    const std::uint64_t all = ~std::uint64_t{0};
-    raw_syscall(14, 2, as_long(&all), as_long(&saved_), 8);  // rt_sigprocmask(SIG_SETMASK)
-  }
-  ~SignalsBlocked() { raw_syscall(14, 2, as_long(&saved_), 0, 8); }
-  SignalsBlocked(const SignalsBlocked&) = delete;
-  SignalsBlocked& operator=(const SignalsBlocked&) = delete;
-  [[nodiscard]] std::uint64_t saved() const { return saved_; }
-
- private:
-  std::uint64_t saved_ = 0;
-};
 
 }  // namespace enchilada::runtime
