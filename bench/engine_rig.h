@@ -14,6 +14,7 @@
 
 #include "machine/virtual_clock.h"
 #include "pmap/soft/soft_pmap.h"
+#include "vm/fixed_pager.h"
 #include "vm/vm_fault.h"
 #include "vm/vm_map.h"
 #include "vm/vm_system.h"
@@ -39,23 +40,6 @@ class EmptyFrames final : public PhysicalMemory {
  private:
   std::uint64_t frames_;
   bool granted_ = false;
-};
-
-/// A store that holds nothing and takes nothing.
-class NoStore final : public Pager {
- public:
-  PagerRun has_page(const PagerHandle&, PageIndex, PageCount, PageCount) override { return {}; }
-  PagerReturn get_pages(PagerHandle&, PageIndex, std::span<const FrameNumber>) override {
-    return PagerReturn::kFail;
-  }
-  void put(std::span<PutRequest> requests) override {
-    for (PutRequest& r : requests) r.verdict = PagerReturn::kFail;
-  }
-  void forget(PagerHandle&, PageIndex, PageCount) override {}
-  void forget_all(PagerHandle&) override {}
-  void transfer(PagerHandle&, PageIndex, PageCount, PagerHandle&) override {}
-  void split(PagerHandle&, PageIndex, PageCount, PagerHandle&) override {}
-  bool find_least(const PagerHandle&, PageIndex, PageIndex*) override { return false; }
 };
 
 /// Address space that costs memory only where it is touched, in huge pages where the kernel has some.
@@ -136,7 +120,7 @@ class EngineRig {
   VmCounters counters_{};
   VirtualClock clock_;
   EmptyFrames frames_;
-  NoStore store_;
+  FixedPager store_;
   SoftPmapSystem pmaps_;
   std::unique_ptr<VmSystem> system_;
 };

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "lab/baselines/map_list.h"
+#include "vm/fixed_pager.h"
 #include "vm/vm_map.h"
 #include "vm/vm_map_binary.h"
 #include "vm/vm_map_tree.h"
@@ -36,7 +37,7 @@ class NoPmap final : public Pmap {
   void protect(VirtRange, Prot) override {}
 };
 
-class NoMachine final : public PmapSystem, public PhysicalMemory, public Pager, public Clock {
+class NoMachine final : public PmapSystem, public PhysicalMemory, public Clock {
  public:
   std::unique_ptr<Pmap> create_pmap() override { return std::make_unique<NoPmap>(); }
   void set_sink(PageStateSink&) override {}
@@ -56,18 +57,6 @@ class NoMachine final : public PmapSystem, public PhysicalMemory, public Pager, 
   void copy(FrameNumber, FrameNumber) override {}
   void with_frames(FrameRun, Access, FunctionRef<void(std::byte*)>) override {}
 
-  PagerRun has_page(const PagerHandle&, PageIndex, PageCount, PageCount) override { return {}; }
-  PagerReturn get_pages(PagerHandle&, PageIndex, std::span<const FrameNumber>) override {
-    return PagerReturn::kFail;
-  }
-  void put(std::span<PutRequest> requests) override {
-    for (PutRequest& r : requests) r.verdict = PagerReturn::kFail;
-  }
-  void forget(PagerHandle&, PageIndex, PageCount) override {}
-  void forget_all(PagerHandle&) override {}
-  void transfer(PagerHandle&, PageIndex, PageCount, PagerHandle&) override {}
-  void split(PagerHandle&, PageIndex, PageCount, PagerHandle&) override {}
-  bool find_least(const PagerHandle&, PageIndex, PageIndex*) override { return false; }
   Nanoseconds now() override { return Nanoseconds{0}; }
 };
 
@@ -80,7 +69,7 @@ class Setup {
         arena_(memory_, kArena),
         system_(VmSystem::create({.phys = machine_,
                                   .pmaps = machine_,
-                                  .swap = machine_,
+                                  .swap = no_swap_,
                                   .clock = machine_,
                                   .counters = counters,
                                   .arena = arena_,
@@ -141,6 +130,7 @@ class Setup {
  private:
   static constexpr std::size_t kArena = std::size_t{1} << 30;
   NoMachine machine_;
+  FixedPager no_swap_;
   std::byte* memory_;
   Arena arena_;
   std::unique_ptr<VmSystem> system_;
