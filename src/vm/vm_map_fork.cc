@@ -20,6 +20,17 @@ bool copied_at_once(const MapEntry& entry) {
 
 }  // namespace
 
+void VmMap::Impl::for_each_shown(const VmObject& object, PageIndex first, VirtRange range,
+                                 FunctionRef<void(VirtRange)> add) {
+  VmRadix::Item item;
+  const PageIndex end = first + to_pages(range.size());
+  for (PageIndex i = first; object.pages.find_least(i, &item) && item.index < end;
+       i = item.index + PageCount{1}) {
+    const VirtAddr at = range.start + to_bytes(item.index - first);
+    add({at, at + ByteCount{kPageSize}});
+  }
+}
+
 // Only pages of the top object are ever mapped writable. When it holds few (little was written since the last
 // fork) naming them is cheaper than having the pmap look at every address.
 void VmMap::Impl::for_each_writable(const MapEntry& entry, FunctionRef<void(VirtRange)> add) {
@@ -27,13 +38,7 @@ void VmMap::Impl::for_each_writable(const MapEntry& entry, FunctionRef<void(Virt
   if (entry.object == nullptr || entry.needs_copy || !allows(entry.prot, Prot::kWrite)) return;
   ReadLock guard(entry.object->lock);
   if (entry.object->pages.count() * kFew > entry.pages().value()) return add(entry.range());
-  VmRadix::Item item;
-  const PageIndex end = entry.offset + entry.pages();
-  for (PageIndex i = entry.offset; entry.object->pages.find_least(i, &item) && item.index < end;
-       i = item.index + PageCount{1}) {
-    const VirtAddr at = entry.start + to_bytes(item.index - entry.offset);
-    add({at, at + ByteCount{kPageSize}});
-  }
+  for_each_shown(*entry.object, entry.offset, entry.range(), add);
 }
 
 bool VmMap::Impl::share_with_child(MapEntry* entry, MapEntry* copy) {

@@ -94,24 +94,25 @@ KernReturn VmMap::Impl::capture(VirtRange range, MapEntry** image) {
 // What was written since the image was taken lies in shadows above the image's object: only those pages lose
 // their mappings, what is below is mapped read-only and stays. Unmapping is always allowed, so it does no
 // harm when the object turns out not to be there (bypassed, or another history).
-bool VmMap::Impl::unmap_down_to(const MapEntry& entry, const VmObject* target, PageIndex target_offset) {
+// The next object is locked before this one is let go, so that the chain is one that there was.
+bool VmMap::Impl::unmap_down_to(const MapEntry& entry, const VmObject* target,
+                                PageIndex target_offset) NO_THREAD_SAFETY_ANALYSIS {
   VmObject* object = entry.object;
   PageIndex first = entry.offset;
-  const PageCount pages = entry.pages();
-  while (object != nullptr && object != target) {
-    ReadLock guard(object->lock);
+  object->lock.lock_shared();
+  while (object != target) {
     RangeRuns mapped([this](VirtRange run) { pmap->remove(run); });
-    VmRadix::Item item;
-    for (PageIndex i = first; object->pages.find_least(i, &item) && item.index < first + pages;
-         i = item.index + PageCount{1}) {
-      const VirtAddr at = entry.start + to_bytes(item.index - first);
-      mapped.add({at, at + ByteCount{kPageSize}});
-    }
+    for_each_shown(*object, first, entry.range(), [&](VirtRange run) { mapped.add(run); });
     mapped.done();
     first = first + object->backing_offset;
-    object = object->backing;
+    VmObject* const below = object->backing;
+    if (below != nullptr) below->lock.lock_shared();
+    object->lock.unlock_shared();
+    if (below == nullptr) return false;
+    object = below;
   }
-  return object == target && first == target_offset;
+  object->lock.unlock_shared();
+  return first == target_offset;
 }
 
 // The image may be the only one that still had the object, which then counts as mapped once: no longer.

@@ -127,6 +127,10 @@ struct VmMap::Impl {
   void move_entries(VirtRange from, VirtRange to, bool keep_source, SpareEntries& spares) REQUIRES(lock);
 
   // --- vm_map_fork.cc
+  /// Calls `add` for each resident page of an object (locked by the caller) whose page `first` a range starts
+  /// with.
+  static void for_each_shown(const VmObject& object, PageIndex first, VirtRange range,
+                             FunctionRef<void(VirtRange)> add);
   /// Calls `add` for the ranges of a private entry that may be mapped writable: pages of its own object.
   void for_each_writable(const MapEntry& entry, FunctionRef<void(VirtRange)> add) REQUIRES(lock);
   std::unique_ptr<VmMap> fork();

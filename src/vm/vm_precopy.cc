@@ -57,11 +57,13 @@ class HistoryPreCopy final : public PreCopyPolicy {
       if (!e.needs_copy || !allows(e.prot, Prot::kWrite)) return;
       WriteLock guard(e.object->lock);
       choose_written(child.system(), e, round, mine);
-      choose_held(child.system(), *e.object, 0, e, round, childs);
+      choose_given(*e.object, 0, e, round, childs,
+                   [&](PageIndex index) { return holds(child.system(), *e.object, index); });
       VmObject* const backing = e.object->backing;
       if (backing == nullptr) return;
       ReadLock backing_guard(backing->lock);
-      choose_held(child.system(), *backing, e.object->backing_offset.value(), e, round, childs);
+      choose_given(*backing, e.object->backing_offset.value(), e, round, childs,
+                   [&](PageIndex index) { return holds(child.system(), *backing, index); });
     });
     make_copies(child, childs);
     make_copies(parent, mine);
@@ -74,7 +76,7 @@ class HistoryPreCopy final : public PreCopyPolicy {
     map.for_each_entry([&](const VmMap::EntryView& e) {
       if (!e.needs_copy || !allows(e.prot, Prot::kWrite)) return;
       ReadLock guard(e.object->lock);
-      choose_given(*e.object, 0, e, round, wishes);
+      choose_given(*e.object, 0, e, round, wishes, [](PageIndex) { return true; });
     });
     for (const VirtRange range : hot) {
       for (VirtAddr va = range.start; va < range.end; va = va + ByteCount{kPageSize}) wishes.add(va);
@@ -122,21 +124,12 @@ class HistoryPreCopy final : public PreCopyPolicy {
     return object.pages.find(index) != kNoFrame || system.objects().has_copy(object, index);
   }
 
-  /// What others copied from the object.
+  /// What others copied from the object, of those pages that are `wanted`.
   static void choose_given(const VmObject& object, std::uint64_t shift, const VmMap::EntryView& e,
-                           std::uint64_t round, Wishes& wishes) {
+                           std::uint64_t round, Wishes& wishes, FunctionRef<bool(PageIndex)> wanted) {
     for (const auto& [index, by] : object.copied_from.all()) {
       VirtAddr va;
-      if (place_of(index, shift, e, round, &va)) wishes.add(va);
-    }
-  }
-
-  /// The same at fork, of pages that are the object's own.
-  static void choose_held(VmSystem& system, const VmObject& object, std::uint64_t shift,
-                          const VmMap::EntryView& e, std::uint64_t round, Wishes& wishes) {
-    for (const auto& [index, by] : object.copied_from.all()) {
-      VirtAddr va;
-      if (holds(system, object, index) && place_of(index, shift, e, round, &va)) wishes.add(va);
+      if (wanted(index) && place_of(index, shift, e, round, &va)) wishes.add(va);
     }
   }
 
