@@ -23,9 +23,7 @@ bool VmObjectZone::reserve() {
 }
 
 VmObject* VmObjectZone::allocate_anonymous(PageCount size) {
-  VmObject* const object = allocate(ObjectKind::kAnonymous, size, system_.swap(), {});
-  if (object != nullptr) object->flags = VmObject::kOneMapping;
-  return object;
+  return allocate(ObjectKind::kAnonymous, size, system_.swap(), {});
 }
 
 VmObject* VmObjectZone::allocate(ObjectKind kind, PageCount size, Pager& pager, const PagerHandle& handle) {
@@ -36,12 +34,14 @@ VmObject* VmObjectZone::allocate(ObjectKind kind, PageCount size, Pager& pager, 
   }
   if (object == nullptr) object = slab_.create();
   if (object == nullptr) return nullptr;
+  object->flags = kind == ObjectKind::kAnonymous ? VmObject::kOneMapping : 0;
   object->size = size;
   object->kind = kind;
   object->pager = &pager;
   object->handle = handle;
   object->neighbours.reset(static_cast<std::uint32_t>(system_.tunables().readahead_min.value()));
   object->colour.store(system_.free_frames().base_colour(size), std::memory_order_relaxed);
+  // Last: whoever looks late at a dead object (hold_next_stored()) sees no reference, or a whole object.
   object->ref_count.store(1, std::memory_order_release);
   MutexLock guard(lock_);
   object->live = true;

@@ -356,7 +356,6 @@ bool VmObjectZone::hidden_by_all(const VmObject& object, PageIndex index) {
 
 std::uint64_t VmObjectZone::count_dead_pages() NO_THREAD_SAFETY_ANALYSIS {  // at rest: nothing is locked
   std::uint64_t dead = 0;
-  MutexLock guard(lock_);
   for (VmObject* o = live_.front(); o != nullptr; o = live_.next(o)) {
     if (!o->anonymous() || o->shadow_count == 0 || o->refs() != o->shadow_count) continue;
     VmRadix::Item item;
