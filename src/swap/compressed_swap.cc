@@ -15,6 +15,9 @@ constexpr std::uint32_t kHopeless = 64;
 constexpr std::uint32_t kRetry = 16;
 constexpr std::uint64_t kBenchWaitNs = 20'000;
 
+/// Pages of a write that begin_write() takes.
+constexpr std::uint64_t kMostBegun = 64;
+
 /// Calls use(block, page) for each page of a transfer.
 template <class Use>
 void for_each_page(std::uint64_t first, std::span<const IoSlice> slices, Use use) {
@@ -147,24 +150,62 @@ IoResult CompressedSwap::Front::finish_read(const SwapRead& read) {
   return below->finish_read(read);
 }
 
+/// What of a write goes to the device below, in as few calls as possible.
+class CompressedSwap::Front::Rest {
+ public:
+  explicit Rest(Front& front) : front_(front) {}
+
+  void add(std::uint64_t block, std::byte* page) {
+    if (run_.add(block, page)) return;
+    (void)finish();
+    (void)run_.add(block, page);
+  }
+  IoResult finish() {
+    if (run_.pages != 0 && result_ == IoResult::kOk) {
+      for (std::uint64_t i = 0; i < run_.pages; ++i) front_.swap->store_.drop(front_.number(run_.first + i));
+      const IoSlice slice = run_.slice();
+      result_ = front_.below->write(run_.first, {&slice, 1});
+    }
+    run_ = {};
+    return result_;
+  }
+  [[nodiscard]] bool failed() const { return result_ != IoResult::kOk; }
+
+ private:
+  Front& front_;
+  Run run_;
+  IoResult result_ = IoResult::kOk;
+};
+
 IoResult CompressedSwap::Front::write(std::uint64_t first, std::span<const IoSlice> from) {
-  IoResult result = IoResult::kOk;
-  Run run;
-  const auto flush = [&] {
-    if (run.pages == 0 || result != IoResult::kOk) return;
-    for (std::uint64_t i = 0; i < run.pages; ++i) swap->store_.drop(number(run.first + i));
-    const IoSlice slice = run.slice();
-    result = below->write(run.first, {&slice, 1});
-    run = {};
-  };
+  Rest rest(*this);
   for_each_page(first, from, [&](std::uint64_t block, std::byte* page) {
-    if (result != IoResult::kOk || swap->compress(number(block), page, false, true) || run.add(block, page))
-      return;
-    flush();
-    (void)run.add(block, page);
+    if (!rest.failed() && !swap->compress(number(block), page, false, true)) rest.add(block, page);
   });
-  flush();
-  return result;
+  return rest.finish();
+}
+
+/// What goes to the store is done at once. A run of which nothing does goes on by itself; of others the rest
+/// is written here.
+bool CompressedSwap::Front::begin_write(std::uint64_t first, const IoSlice& from, AsyncWrite& write) {
+  const std::uint64_t pages = from.bytes / kPageSize;
+  if (pages > kMostBegun) return false;
+  std::uint64_t packed = 0;
+  for (std::uint64_t i = 0; i < pages; ++i) {
+    if (swap->compress(number(first + i), from.data + i * kPageSize, false, true))
+      packed |= std::uint64_t{1} << i;
+  }
+  if (packed == 0) {
+    for (std::uint64_t i = 0; i < pages; ++i) swap->store_.drop(number(first + i));
+    if (below->begin_write(first, from, write)) return true;
+  }
+  Rest rest(*this);
+  for (std::uint64_t i = 0; i < pages; ++i) {
+    if ((packed >> i & 1) == 0) rest.add(first + i, from.data + i * kPageSize);
+  }
+  write.begin(from.bytes);
+  write.end(rest.finish() == IoResult::kOk ? static_cast<long>(from.bytes) : -1);
+  return true;
 }
 
 /// Compresses the page into the store. False: it is not there; the device must have it.

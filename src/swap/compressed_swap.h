@@ -56,6 +56,9 @@ class CompressedSwap {
     IoResult write(std::uint64_t first, std::span<const IoSlice> from) override;
     [[nodiscard]] bool begin_read(std::uint64_t first, const IoSlice& to, SwapRead& read) override;
     IoResult finish_read(const SwapRead& read) override;
+    [[nodiscard]] bool begin_write(std::uint64_t first, const IoSlice& from, AsyncWrite& write) override;
+    void collect_writes() override { below->collect_writes(); }
+    void finish_write(const AsyncWrite& write) override { below->finish_write(write); }
     [[nodiscard]] bool caches() const override { return true; }
     void make_room() override { swap->make_room(); }
     bool touch(std::uint64_t block) override { return swap->store_.touch(number(block)); }
@@ -68,6 +71,7 @@ class CompressedSwap {
     std::uint32_t first_number = 0;  // of its block 0
 
    private:
+    class Rest;
     [[nodiscard]] PackedNumber number(std::uint64_t block) const {
       return PackedNumber{static_cast<std::uint32_t>(first_number + block)};
     }

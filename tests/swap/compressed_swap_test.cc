@@ -118,6 +118,51 @@ TEST(CompressedSwap, WhatShrinksCostsNoIo) {
   EXPECT_EQ(tier.halves[0].reads(), 1u);
 }
 
+TEST(CompressedSwap, AWriteOfNoiseGoesOnByItselfAndWhatShrinksIsDoneAtOnce) {
+  Place place;
+  Tier tier(place);
+  SwapDevice& device = *tier.swap.device(0);
+  tier.faults[0].set_async(1);
+  SharedMemory pages(4 * kPageSize);
+  const auto begin = [&](std::array<std::uint64_t, 4> values, AsyncWrite& write) {
+    for (std::size_t i = 0; i < 4; ++i) fill(pages.data() + i * kPageSize, values[i]);
+    return device.begin_write(0, {pages.data(), 4 * kPageSize}, write);
+  };
+  const auto expect_read = [&](std::array<std::uint64_t, 4> values) {
+    ASSERT_EQ(tier.read(0, pages.data(), 4), IoResult::kOk);
+    for (std::size_t i = 0; i < 4; ++i) EXPECT_TRUE(holds(pages.data() + i * kPageSize, values[i])) << i;
+  };
+  AsyncWrite shrinks;
+  ASSERT_TRUE(begin({4, 8, 12, 16}, shrinks));
+  EXPECT_EQ(shrinks.state(), AsyncWrite::State::kDone);
+  EXPECT_EQ(tier.halves[0].writes(), 0u);
+  expect_read({4, 8, 12, 16});
+  AsyncWrite mixed;
+  ASSERT_TRUE(begin({20, 3, 7, 24}, mixed));
+  EXPECT_EQ(mixed.state(), AsyncWrite::State::kDone) << "the rest was written here";
+  EXPECT_EQ(tier.halves[0].writes(), 1u) << "in one call";
+  expect_read({20, 3, 7, 24});
+  AsyncWrite noise;
+  ASSERT_TRUE(begin({11, 15, 19, 23}, noise));
+  EXPECT_EQ(noise.state(), AsyncWrite::State::kUnderWay);
+  EXPECT_FALSE(tier.store.has(PackedNumber{0})) << "what the ring had is not wanted any more";
+  device.collect_writes();
+  EXPECT_EQ(noise.state(), AsyncWrite::State::kDone);
+  expect_read({11, 15, 19, 23});
+}
+
+TEST(CompressedSwap, AFailedWriteThatWasBegunSaysSo) {
+  Place place;
+  Tier tier(place);
+  tier.faults[0].set_full(true);
+  SharedMemory pages(2 * kPageSize);
+  fill(pages.data(), 4);
+  fill(pages.data() + kPageSize, 3);
+  AsyncWrite write;
+  ASSERT_TRUE(tier.swap.device(0)->begin_write(0, {pages.data(), 2 * kPageSize}, write));
+  EXPECT_EQ(write.state(), AsyncWrite::State::kFailed);
+}
+
 TEST(CompressedSwap, OldPagesGoToTheDeviceInClusters) {
   Place place;
   Tier tier(place);
