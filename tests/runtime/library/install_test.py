@@ -39,6 +39,11 @@ def main():
         run("cc", source / "examples" / "outside" / "first.c", "-o", root / "by_pkg_config", *flags)
         expect("region 1, its fork 2\n", run(root / "by_pkg_config", env=env))
 
+        for module in prefix.glob("lib/python3*/dist-packages/enchilada*.so"):
+            env["PYTHONPATH"], env["LD_LIBRARY_PATH"] = str(module.parent), ""
+            words = "import enchilada; r = enchilada.Vm(ram=4 << 20).map(1 << 20); m = memoryview(r); m[5] = 7; print('python', m[5])"
+            expect("python 7\n", run("/usr/bin/python3", "-c", words, env=env))
+
         installed = prefix / "bin" / "enchilada"
         expect("hello", run(installed, "run", "--ram", "32M", "--", "echo", "hello"))
     print("installed, found by CMake and pkg-config, built against, run")
