@@ -3,7 +3,7 @@
 JOBS ?= $(shell nproc)
 export JOBS
 
-.PHONY: all deps demo test bench check check-fast format clean install
+.PHONY: all deps demo test bench check check-fast format clean install docs
 PREFIX ?= /usr/local
 
 all: build/release/build.ninja
@@ -16,6 +16,10 @@ build/release/build.ninja: | deps
 # The command, the preload library, libenchilada and its headers.
 install: all
 	@cmake --install build/release --prefix $(PREFIX)
+
+# The reference of the public headers, by Doxygen: build/release/docs/html/index.html.
+docs: build/release/build.ninja
+	@cmake --build --preset release --target docs -- --quiet
 
 # Install what is missing, and nothing else.
 deps:

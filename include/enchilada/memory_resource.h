@@ -1,11 +1,13 @@
-// RegionResource: a std::pmr::memory_resource whose memory, and all that it knows of it, lies in one region:
-// a container that uses it is rolled back with the region, allocator and all.
-//
-// Give every container its own region, or several containers one: a rollback takes all of them back. Keep the
-// container object itself in the region too (RegionResource::make), or its pointers and sizes outside would
-// not go back with its contents. After Region::fork() the second region lies elsewhere, so plain pointers in
-// it still point into the first: containers can be rolled back, but not used in forks. Not thread-safe, like
-// std::pmr::unsynchronized_pool_resource. Sizes are served in powers of two from 16 bytes on.
+/// @file
+/// RegionResource: a std::pmr::memory_resource whose memory, and all that it knows of it, lies in one region:
+/// a container that uses it is rolled back with the region, allocator and all.
+///
+/// Give every container its own region, or several containers one: a rollback takes all of them back. Keep
+/// the container object itself in the region too (RegionResource::make), or its pointers and sizes outside
+/// would not go back with its contents. After Region::fork() the second region lies elsewhere, so plain
+/// pointers in it still point into the first: containers can be rolled back, but not used in forks. Not
+/// thread-safe, like std::pmr::unsynchronized_pool_resource. Sizes are served in powers of two from 16 bytes
+/// on.
 #pragma once
 
 #include <bit>
@@ -19,6 +21,7 @@
 
 namespace enchilada {
 
+/// Allocates in a region; what it knows lies there too.
 class RegionResource final : public std::pmr::memory_resource {
  public:
   /// Starts with an empty region (zeros), or goes on with one that a RegionResource has used. The region must

@@ -44,6 +44,9 @@ def main():
             words = "import enchilada; r = enchilada.Vm(ram=4 << 20).map(1 << 20); m = memoryview(r); m[5] = 7; print('python', m[5])"
             expect("python 7\n", run("/usr/bin/python3", "-c", words, env=env))
 
+        for page in ("man1/enchilada.1", "man3/libenchilada.3"):
+            if not (prefix / "share" / "man" / page).exists():
+                sys.exit(f"man page {page} is not installed")
         installed = prefix / "bin" / "enchilada"
         expect("hello", run(installed, "run", "--ram", "32M", "--", "echo", "hello"))
     print("installed, found by CMake and pkg-config, built against, run")
