@@ -237,7 +237,7 @@ std::unique_ptr<PyRegion> own(enchilada::Region region) {
   return std::make_unique<PyRegion>(std::move(region));
 }
 
-void define_region(py::module_& module) {
+void define_helpers(py::module_& module) {
   py::enum_<enchilada::Region::Advice>(module, "Advice")
       .value("NORMAL", enchilada::Region::Advice::kNormal)
       .value("SEQUENTIAL", enchilada::Region::Advice::kSequential)
@@ -247,6 +247,9 @@ void define_region(py::module_& module) {
   py::class_<Pinned>(module, "Pinned", "A context in which system calls may use a range of a region.")
       .def("__enter__", &Pinned::enter)
       .def("__exit__", &Pinned::exit);
+}
+
+void define_region(py::module_& module) {
   py::class_<PyRegion>(module, "Region", "Managed memory at a fixed address; a writable buffer of bytes.",
                        py::custom_type_setup([](PyHeapTypeObject* type) {
                          type->ht_type.tp_as_buffer = &type->as_buffer;
@@ -307,6 +310,7 @@ void define_region(py::module_& module) {
 
 PYBIND11_MODULE(enchilada, module) {
   module.doc() = "Memory larger than RAM, and regions of memory that fork, snapshot and roll back.";
+  define_helpers(module);
   define_region(module);
   py::class_<PySnapshot>(module, "Snapshot", "The contents of a region at one moment.")
       .def("__len__", [](const PySnapshot& self) { return self.snapshot.size(); })
