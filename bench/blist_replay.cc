@@ -86,7 +86,7 @@ class Replay {
     return true;
   }
   bool stats() {
-    const FreeRanges f = free_ranges(list_, PageCount{free_.size()});
+    const FreeRanges f = free_ranges(list_);
     std::printf("%llu free ranges of %.1f blocks, the largest %llu\n",
                 static_cast<unsigned long long>(f.ranges), f.average(),
                 static_cast<unsigned long long>(f.largest));

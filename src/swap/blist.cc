@@ -149,6 +149,11 @@ bool Blist::is_free(SwapBlock block) const {
   if (block.value() >= header_->blocks) return false;
   return (free_bits(block.value() / 64) >> (block.value() % 64) & 1) != 0;
 }
+void Blist::for_each_free(FunctionRef<void(BlockRun)> use) const {
+  for (std::uint64_t leaf = 0; leaf < leaf_count(); ++leaf) {
+    block_storage::for_each_run(free_bits(leaf), leaf * kLeafBlocks, use);
+  }
+}
 PageCount Blist::available() const {
   return PageCount{header_->available};
 }

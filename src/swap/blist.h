@@ -21,6 +21,7 @@
 #include <cstdint>
 #include <span>
 
+#include "base/function_ref.h"
 #include "base/units.h"
 #include "swap/block_storage.h"
 
@@ -51,6 +52,8 @@ class Blist {
   void reset();
 
   [[nodiscard]] bool is_free(SwapBlock block) const;
+  /// Calls use(run) for all that is free, upwards; runs may touch each other.
+  void for_each_free(FunctionRef<void(BlockRun)> use) const;
   [[nodiscard]] PageCount available() const;
   [[nodiscard]] PageCount size() const;
   [[nodiscard]] SwapBlock cursor() const;

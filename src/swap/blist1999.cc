@@ -241,6 +241,21 @@ bool Blist1999::is_free(SwapBlock block) const {
   return block.value() < header_->blocks && !none_free(root(), block.value(), 1);
 }
 
+void Blist1999::for_each_free(FunctionRef<void(BlockRun)> use) const {
+  visit_free(root(), use);
+}
+
+void Blist1999::visit_free(Place place, FunctionRef<void(BlockRun)> use) {
+  const std::uint32_t free = place.node->free;
+  if (place.level == 0) return block_storage::for_each_run(free, place.first, use);
+  if (free == 0) return;
+  if (free == kRadix[place.level]) return use(run_at(place.first, free));
+  for_each_child(place, [use](Place below) {
+    visit_free(below, use);
+    return true;
+  });
+}
+
 bool Blist1999::free(BlockRun run) {
   const std::uint64_t first = run.first.value();
   const std::uint64_t count = run.count.value();

@@ -19,6 +19,7 @@
 #include <cstdint>
 #include <span>
 
+#include "base/function_ref.h"
 #include "base/units.h"
 #include "swap/block_storage.h"
 
@@ -46,6 +47,8 @@ class Blist1999 {
   void reset();
 
   [[nodiscard]] bool is_free(SwapBlock block) const;
+  /// Calls use(run) for all that is free, upwards; runs may touch each other.
+  void for_each_free(FunctionRef<void(BlockRun)> use) const;
   [[nodiscard]] PageCount available() const;
   [[nodiscard]] PageCount size() const;
   /// Where the next search starts: always at 0.
@@ -85,6 +88,7 @@ class Blist1999 {
   [[nodiscard]] std::uint64_t take(Place place, std::uint32_t n);
   [[nodiscard]] std::uint64_t take_in_leaf(Place leaf, std::uint32_t n);
   [[nodiscard]] static bool none_free(Place place, std::uint64_t first, std::uint64_t count);
+  static void visit_free(Place place, FunctionRef<void(BlockRun)> use);
   [[nodiscard]] static bool put(Place place, std::uint64_t first, std::uint64_t count);
   static std::uint64_t fill(Place place, std::uint64_t first, std::uint64_t count);
   [[nodiscard]] Audit audit(Place place) const;

@@ -44,6 +44,17 @@ constexpr BlockRun run_at(std::uint64_t first, std::uint64_t count) {
   return {SwapBlock{static_cast<std::uint32_t>(first)}, PageCount{count}};
 }
 
+/// Calls use(run) for the runs of one bits in a word whose first bit is block `base`.
+template <class Use>
+void for_each_run(std::uint64_t bits, std::uint64_t base, Use use) {
+  while (bits != 0) {
+    const auto at = static_cast<unsigned>(std::countr_zero(bits));
+    const auto count = static_cast<unsigned>(std::countr_one(bits >> at));
+    use(run_at(base + at, count));
+    bits = at + count == 64 ? 0 : bits & (~std::uint64_t{0} << (at + count));
+  }
+}
+
 /// Does the whole run lie in a space of so many blocks?
 constexpr bool inside(BlockRun run, std::uint64_t blocks) {
   return run.first.value() < blocks && run.count.value() <= blocks - run.first.value();

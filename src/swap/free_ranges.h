@@ -1,6 +1,6 @@
 // FreeRanges: how fragmented a list of blocks is, as FreeBSD's blist_stats() tells it: how many free ranges
 // there are, the largest, the average, and how many in each class of sizes. Classes are Fibonacci's: 1, 2,
-// 3-4, 5-7, 8-12, ... Looks at every block: for people and tests.
+// 3-4, 5-7, 8-12, ... Looks at every range: for people and tests.
 #pragma once
 
 #include <algorithm>
@@ -48,18 +48,19 @@ struct FreeRanges {
 };
 
 template <BlockAllocator A>
-[[nodiscard]] FreeRanges free_ranges(const A& list, PageCount blocks) {
+[[nodiscard]] FreeRanges free_ranges(const A& list) {
   FreeRanges all;
-  std::uint64_t run = 0;
-  for (std::uint64_t b = 0; b < blocks.value(); ++b) {
-    if (list.is_free(SwapBlock{static_cast<std::uint32_t>(b)})) {
-      ++run;
-      continue;
+  std::uint64_t end = 0;  // of the run that grows
+  std::uint64_t length = 0;
+  list.for_each_free([&](BlockRun run) {
+    if (run.first.value() != end) {
+      all.add(length);
+      length = 0;
     }
-    all.add(run);
-    run = 0;
-  }
-  all.add(run);
+    length += run.count.value();
+    end = run.first.value() + run.count.value();
+  });
+  all.add(length);
   return all;
 }
 

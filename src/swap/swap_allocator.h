@@ -14,6 +14,7 @@
 #include <span>
 #include <variant>
 
+#include "base/function_ref.h"
 #include "base/units.h"
 #include "swap/blist.h"
 #include "swap/blist1999.h"
@@ -27,7 +28,8 @@ namespace enchilada {
 /// in, since a process may be killed between any two stores.
 template <class A>
 concept BlockAllocator = std::copyable<A> && std::default_initializable<A> &&
-    requires(A list, const A seen, std::span<std::byte> storage, PageCount n, BlockRun run, SwapBlock block) {
+    requires(A list, const A seen, std::span<std::byte> storage, PageCount n, BlockRun run, SwapBlock block,
+             FunctionRef<void(BlockRun)> use) {
   { A::kMaxBlocks } -> std::convertible_to<std::uint64_t>;
   { A::required_bytes(n) } -> std::same_as<std::size_t>;
   { A::create(storage, n, n) } -> std::same_as<A>;
@@ -44,6 +46,9 @@ concept BlockAllocator = std::copyable<A> && std::default_initializable<A> &&
   // No allocation is longer, unless the answer is Blist::kLeafBlocks or more.
   { seen.largest() } -> std::same_as<PageCount>;
   { seen.is_free(block) } -> std::same_as<bool>;
+  // All that is free, upwards, in runs that may touch each other. For validation and reports: not on the way
+  // of an allocation.
+  { seen.for_each_free(use) } -> std::same_as<void>;
   { seen.available() } -> std::same_as<PageCount>;
   { seen.verify() } -> std::same_as<bool>;
 };
@@ -97,8 +102,8 @@ class SwapAllocator {
   [[nodiscard]] SwapBlock cursor() const {
     return std::visit([](const auto& list) { return list.cursor(); }, list_);
   }
-  [[nodiscard]] bool is_free(SwapBlock block) const {
-    return std::visit([block](const auto& list) { return list.is_free(block); }, list_);
+  void for_each_free(FunctionRef<void(BlockRun)> use) const {
+    std::visit([use](const auto& list) { list.for_each_free(use); }, list_);
   }
   [[nodiscard]] PageCount available() const {
     return std::visit([](const auto& list) { return list.available(); }, list_);

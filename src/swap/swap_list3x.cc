@@ -211,6 +211,12 @@ bool SwapList3x::is_free(SwapBlock block) const {
   return at != kNil && node(at).first <= block.value();
 }
 
+void SwapList3x::for_each_free(FunctionRef<void(BlockRun)> use) const {
+  for (std::uint32_t at = header_->head; at != kNil; at = node(at).next) {
+    use(run_at(node(at).first, node(at).count));
+  }
+}
+
 bool SwapList3x::verify() const {
   std::uint64_t free = 0;
   std::uint64_t used = 0;

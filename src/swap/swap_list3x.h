@@ -18,6 +18,7 @@
 #include <cstdint>
 #include <span>
 
+#include "base/function_ref.h"
 #include "base/units.h"
 #include "swap/block_storage.h"
 
@@ -49,6 +50,8 @@ class SwapList3x {
   void reset();
 
   [[nodiscard]] bool is_free(SwapBlock block) const;
+  /// Calls use(run) for all that is free, upwards; runs may touch each other.
+  void for_each_free(FunctionRef<void(BlockRun)> use) const;
   [[nodiscard]] PageCount available() const;
   [[nodiscard]] PageCount size() const;
   /// Where the next search starts: always at 0.

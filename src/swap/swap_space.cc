@@ -18,6 +18,7 @@ constexpr std::uint64_t kChunkBlocks = 32768;  // blocks whose bitmap is one pag
 constexpr std::uint64_t kChunkWords = kChunkBlocks / 64;
 
 using block_storage::divide_up;
+using block_storage::for_each_run;
 using block_storage::run_at;
 
 constexpr std::uint64_t page_up(std::uint64_t n) {
@@ -34,17 +35,6 @@ void for_each_mask(BlockRun run, Use use) {
     const std::uint64_t stop = std::min(end, (word + 1) * 64);
     use(word, (~std::uint64_t{0} << (at % 64)) & (~std::uint64_t{0} >> (64 - (stop - word * 64))));
     at = stop;
-  }
-}
-
-/// Calls use(run) for the runs of one bits in a word whose first bit is block `base`.
-template <class Use>
-void for_each_run(std::uint64_t bits, std::uint64_t base, Use use) {
-  while (bits != 0) {
-    const auto at = static_cast<unsigned>(std::countr_zero(bits));
-    const auto count = static_cast<unsigned>(std::countr_one(bits >> at));
-    use(run_at(base + at, count));
-    bits = at + count == 64 ? 0 : bits & (~std::uint64_t{0} << (at + count));
   }
 }
 
@@ -103,8 +93,7 @@ struct SwapSpace::Header {
 struct SwapSpace::Tally {
   std::uint64_t held = 0;
   std::uint64_t held_closing = 0;
-  std::uint64_t free = 0;  // usable, without a count
-  std::uint64_t lost = 0;  // of these, unknown to the allocator
+  std::uint64_t free = 0;  // usable, without a count, whether or not the allocator knows
 };
 
 class SwapSpace::Section {
@@ -379,11 +368,6 @@ bool SwapSpace::is_closing(std::uint64_t block) const {
   return (closing >> header_->geometry.locate(SwapBlock{static_cast<std::uint32_t>(block)}).device & 1) != 0;
 }
 
-bool SwapSpace::usable(SwapBlock block) const {
-  const DeviceBlock place = header_->geometry.locate(block);
-  return place.block >= header_->geometry.reserved && place.block < open_pages(place.device);
-}
-
 // ---- Devices that come and go. Each change of state is one store; what follows from it is derived, and is
 // derived anew by rebuild() when a process dies in between.
 
@@ -548,42 +532,85 @@ bool SwapSpace::holds(unsigned holder, SwapBlock block) const {
 
 bool SwapSpace::verify() const {
   const Section section(*this);
-  if (!allocator_.verify()) return false;
-  Tally tally;
+  if (!allocator_.verify() || !free_is_unused()) return false;
   for (std::uint64_t chunk = 0; chunk < header_->chunks; ++chunk) {
-    if (!verify_chunk(chunk, &tally)) return false;
+    if (!verify_counts(chunk)) return false;
   }
-  if (tally.held_closing != header_->held_closing) return false;
-  return tally.held == header_->held &&
+  const Tally tally = count_blocks();
+  return tally.held == header_->held && tally.held_closing == header_->held_closing &&
          tally.held - tally.held_closing + tally.free == header_->capacity.load() &&
-         tally.free - tally.lost == allocator_.available().value();
+         allocator_.available().value() <= tally.free;
 }
 
-bool SwapSpace::verify_chunk(std::uint64_t chunk, Tally* tally) const {
+/// What the allocator has is on a device that is open, and nobody's.
+bool SwapSpace::free_is_unused() const {
+  const SwapGeometry& g = header_->geometry;
+  const std::uint64_t step = g.slots == 1 ? header_->blocks : g.stripe;
+  bool good = true;
+  allocator_.for_each_free([&](BlockRun run) {
+    const std::uint64_t end = run.first.value() + run.count.value();
+    good = good && end <= header_->blocks;
+    for (std::uint64_t b = run.first.value(); good && b < end;) {
+      const std::uint64_t stop = std::min(end, (b / step + 1) * step);
+      const DeviceBlock place = g.locate(SwapBlock{static_cast<std::uint32_t>(b)});
+      good = place.block >= g.reserved && place.block + (stop - b) <= open_pages(place.device);
+      for (; b < stop; ++b) good = good && counted(b) == 0;
+    }
+  });
+  return good;
+}
+
+/// The counts of a chunk say in how many bitmaps each block is.
+bool SwapSpace::verify_counts(std::uint64_t chunk) const {
   const auto in_set = [&](const std::uint64_t* set) { return (set[chunk / 64] >> (chunk % 64) & 1) != 0; };
-  const bool any = in_set(touched());
-  const std::uint64_t end = std::min((chunk + 1) * kChunkBlocks, header_->blocks);
-  for (std::uint64_t first = chunk * kChunkBlocks; first < end; first += 64) {
-    std::uint16_t expected[64] = {};
-    for (unsigned holder = 0; holder < kMaxHolders; ++holder) {
-      if (!in_set(summary(holder))) continue;
-      for (std::uint64_t bits = bitmap(holder)[first / 64]; bits != 0; bits &= bits - 1) {
-        ++expected[std::countr_zero(bits)];
+  std::array<const std::uint64_t*, kMaxHolders> bitmaps;
+  std::size_t holders = 0;
+  for (unsigned holder = 0; holder < kMaxHolders; ++holder) {
+    if (in_set(summary(holder))) bitmaps[holders++] = bitmap(holder);
+  }
+  if (!in_set(touched())) {
+    for (std::size_t i = 0; i < holders; ++i) {
+      const std::uint64_t* const bits = bitmaps[i] + chunk * kChunkWords;
+      if (std::any_of(bits, bits + kChunkWords, [](std::uint64_t word) { return word != 0; })) return false;
+    }
+    return true;
+  }
+  for (std::uint64_t word = chunk * kChunkWords; word < (chunk + 1) * kChunkWords; ++word) {
+    std::array<std::uint16_t, 64> expected{};
+    for (std::size_t i = 0; i < holders; ++i) {
+      for (std::uint64_t bits = bitmaps[i][word]; bits != 0; bits &= bits - 1) {
+        ++expected[static_cast<unsigned>(std::countr_zero(bits))];
       }
     }
-    for (std::uint64_t b = first; b < std::min(first + 64, end); ++b) {
-      const SwapBlock block{static_cast<std::uint32_t>(b)};
-      const std::uint16_t have = any ? counts()[b] : std::uint16_t{0};
-      if (have != expected[b - first]) return false;
-      const bool free = usable(block) && have == 0;
-      if (allocator_.is_free(block) && !free) return false;
-      tally->held += have != 0 ? 1 : 0;
-      tally->held_closing += have != 0 && is_closing(b) ? 1 : 0;
-      tally->free += free ? 1 : 0;
-      tally->lost += free && !allocator_.is_free(block) ? 1 : 0;
-    }
+    if (std::memcmp(expected.data(), counts() + word * 64, sizeof(expected)) != 0) return false;
   }
   return true;
+}
+
+std::uint16_t SwapSpace::counted(std::uint64_t block) const {
+  const std::uint64_t chunk = block / kChunkBlocks;
+  return (touched()[chunk / 64] >> (chunk % 64) & 1) != 0 ? counts()[block] : std::uint16_t{0};
+}
+
+/// Looks at every block. What has a count lies in a chunk that was touched.
+SwapSpace::Tally SwapSpace::count_blocks() const {
+  const SwapGeometry& g = header_->geometry;
+  Tally tally;
+  for_each_chunk(touched(), [&](std::uint64_t chunk) {
+    const std::uint16_t* const counts_of_chunk = counts() + chunk * kChunkBlocks;
+    for (std::uint64_t i = 0; i < kChunkBlocks; ++i) tally.held += counts_of_chunk[i] != 0 ? 1 : 0;
+  });
+  for (unsigned device = 0; device < g.slots; ++device) {
+    const bool closing = (header_->closing.load(std::memory_order_relaxed) >> device & 1) != 0;
+    std::uint64_t& sum = closing ? tally.held_closing : tally.free;
+    const std::uint64_t pages = header_->pages[device].load(std::memory_order_relaxed);
+    for_each_stripe(device, std::min(g.reserved, pages), pages, [&](BlockRun run) {
+      for (std::uint64_t i = 0; i < run.count.value(); ++i) {
+        sum += (counted(run.first.value() + i) != 0) == closing ? 1 : 0;
+      }
+    });
+  }
+  return tally;
 }
 
 }  // namespace enchilada

@@ -121,7 +121,6 @@ class SwapSpace {
   void drop_counts(BlockRun run);
   void fill_holes();
   [[nodiscard]] bool is_closing(std::uint64_t block) const;
-  [[nodiscard]] bool usable(SwapBlock block) const;
   [[nodiscard]] std::uint64_t open_pages(unsigned device) const;
   void count_capacity();
   void give_back(BlockRun run);
@@ -131,7 +130,10 @@ class SwapSpace {
   void make_allocator_anew();
   void fill_referenced(std::uint64_t chunk);
   void publish_usage();
-  [[nodiscard]] bool verify_chunk(std::uint64_t chunk, Tally* tally) const;
+  [[nodiscard]] bool free_is_unused() const;
+  [[nodiscard]] bool verify_counts(std::uint64_t chunk) const;
+  [[nodiscard]] std::uint16_t counted(std::uint64_t block) const;
+  [[nodiscard]] Tally count_blocks() const;
 
   Header* header_;
   SwapAllocator allocator_;

@@ -115,6 +115,17 @@ class Pair {
       ASSERT_EQ(list_.is_free(SwapBlock{static_cast<std::uint32_t>(b)}), free_[b]) << b;
     }
     EXPECT_EQ(list_.available().value(), free);
+    std::vector<bool> visited(free_.size(), false);
+    std::uint64_t end = 0;
+    list_.for_each_free([&](BlockRun run) {
+      EXPECT_FALSE(run.empty());
+      EXPECT_GE(run.first.value(), end) << "upwards";
+      end = run.first.value() + run.count.value();
+      for (std::uint64_t b = run.first.value(); b < std::min<std::uint64_t>(end, free_.size()); ++b)
+        visited[b] = true;
+    });
+    EXPECT_LE(end, free_.size());
+    EXPECT_EQ(visited, free_);
     if constexpr (std::is_same_v<A, Blist>) {
       EXPECT_EQ(list_.largest().value(), std::min<std::uint64_t>(64, longest_run()));
     } else {

@@ -107,7 +107,7 @@ TYPED_TEST(SwapAllocators, FragmentationIsTold) {
   for (const std::uint64_t first : {0u, 10u, 20u}) pair.release(first, 1);
   pair.release(100, 4);
   pair.release(990, 10);
-  const FreeRanges f = free_ranges(pair.list(), PageCount{1000});
+  const FreeRanges f = free_ranges(pair.list());
   EXPECT_EQ(f.ranges, 5u);
   EXPECT_EQ(f.blocks, 17u);
   EXPECT_EQ(f.largest, 10u);
