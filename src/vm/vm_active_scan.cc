@@ -141,12 +141,18 @@ class PressureScan final : public HeadScan {
   unsigned pressure_ = 0;
 };
 
+/// Passes that spare nothing, before a run gives up.
+constexpr std::uint64_t kRuthlessPasses = 4;
+
 /// FreeBSD's runs look at all of memory as often as it takes: after kPatience passes without a gain nothing
-/// is spared, so a few more suffice.
+/// is spared, so a few more suffice. These are counted as passes, not as pages: a pass may look at a page up
+/// to three times (on active, on inactive, in the laundry), and a run that ends before the passes that spare
+/// nothing has not tried everything.
 std::uint64_t passes_limit(const PageoutRun& run, std::uint64_t pages) {
+  constexpr std::uint64_t kAsNeeded = ~std::uint64_t{0};
   if (run.ahead) return 4 * PageoutRun::kAhead;
-  const std::uint64_t passes = run.gained > 0 && !run.exhaustive ? 4 : ActiveScan::kPatience + 4;
-  return passes * (pages + kBatch);
+  if (run.gained > 0 && !run.exhaustive) return 4 * (pages + kBatch);
+  return run.fruitless < ActiveScan::kPatience + kRuthlessPasses ? kAsNeeded : 0;
 }
 
 struct Standard {

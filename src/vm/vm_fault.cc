@@ -12,8 +12,11 @@
 namespace enchilada {
 namespace {
 
-constexpr unsigned kOutOfMemoryRounds = 12;             // FreeBSD's pageout_oom_seq
-constexpr std::uint64_t kOutOfMemoryPause = 2'000'000;  // ns
+constexpr unsigned kOutOfMemoryVotes = 12;           // FreeBSD's pageout_oom_seq
+constexpr unsigned kOutOfMemoryRounds = 500;         // at most, whatever others gain meanwhile
+constexpr std::uint64_t kFirstPause = 2'000'000;     // ns; doubled with each vote
+constexpr std::uint64_t kLongestPause = 64'000'000;  // longer than a thread with a page in hand may have to
+                                                     // wait for a processor
 
 }  // namespace
 
@@ -416,15 +419,26 @@ std::uint64_t FaultState::spare_frames(bool sequential) const {
 /// No frame was free. False: nothing can be gained, not even by waiting.
 bool FaultState::wait_for_frames() {
   const std::atomic<std::uint32_t> never{0};
-  for (unsigned round = 0; round < kOutOfMemoryRounds; ++round) {
-    const std::uint64_t freed = system_.counters().dfree.load(std::memory_order_relaxed);
-    if (system_.daemon().refill() || system_.free_frames().available(frame_class()) > 0) return true;
-    // Frames that were freed meanwhile, and that others were quicker to take, show that there are some to be
-    // had.
-    const bool others_had_some = system_.counters().dfree.load(std::memory_order_relaxed) != freed;
-    if (!others_had_some && !system_.daemon().worth_waiting()) break;
-    futex_wait(never, 0, kOutOfMemoryPause);
+  const auto some_free = [this] { return system_.free_frames().available(frame_class()) > 0; };
+  const auto freed_so_far = [this] { return system_.counters().dfree.load(std::memory_order_relaxed); };
+  std::uint64_t pause = kFirstPause;
+  unsigned votes = 0;
+  for (unsigned round = 0; round < kOutOfMemoryRounds && votes < kOutOfMemoryVotes; ++round) {
+    const std::uint64_t freed = freed_so_far();
+    if (system_.daemon().refill() || some_free()) return true;
+    if (freed_so_far() != freed) {
+      // Others were quicker to take what was freed meanwhile: so there are frames to be had.
+      votes = 0;
+      pause = kFirstPause;
+    } else if (!system_.daemon().worth_waiting()) {
+      break;
+    } else {
+      ++votes;
+      pause = std::min(2 * pause, kLongestPause);
+    }
+    futex_wait(never, 0, pause);
   }
+  if (some_free()) return true;
   count(system_.counters().pdoom);
   return false;
 }

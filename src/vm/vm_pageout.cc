@@ -52,12 +52,24 @@ bool PageDaemon::reclaim(PageCount at_least) {
   const std::uint64_t goal = target_->goal(system_.at_hand(), target + system_.cache_min());
   PageoutRun run = begin_run(std::max<std::uint64_t>(goal, 1));
   run.cache_counts = system_.cache_counts();
+  const Counter& faults = system_.counters().vm_faults;
+  const std::uint64_t faults_before = faults.load(std::memory_order_relaxed);
   run_until(run);
   if (run.gained < run.goal) count(system_.counters().pdshortfalls);
-  // A run that met busy pages, or that others' use of pages has kept from an end, proves nothing.
-  transient_.store(run.busy > 0 || run.cut_short, std::memory_order_relaxed);
+  // A run that met busy pages, or whose pages others have used meanwhile, proves nothing.
+  const bool others_came = faults.load(std::memory_order_relaxed) != faults_before;
+  transient_.store(run.busy > 0 || others_came, std::memory_order_relaxed);
   if (wants_ticks_) do_what_is_due();
   return grown || run.gained > 0;
+}
+
+// Pages that a fault has taken, or reads into, are on no queue yet, so that no run meets them; they are busy
+// until that fault is done.
+bool PageDaemon::worth_waiting() const {
+  if (transient_.load(std::memory_order_relaxed)) return true;
+  bool held = false;
+  system_.for_each_page([&held](FrameNumber, Page& page) { held = held || page.is_busy(); });
+  return held;
 }
 
 bool PageDaemon::take_from_cache() {
@@ -106,10 +118,7 @@ void PageDaemon::do_what_is_due() {
 void PageDaemon::run_until(PageoutRun& run) {
   while (run.gained < run.goal && policy_->step(run)) {
     // Busy pages count, too: their holders may be waiting for this very run to end.
-    if (run.looked + run.busy > policy_->limit(run)) {
-      run.cut_short = true;
-      break;
-    }
+    if (run.looked + run.busy > policy_->limit(run)) break;
   }
   policy_->run_ends(run);
   count(system_.counters().pdpages, run.looked);

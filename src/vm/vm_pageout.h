@@ -43,9 +43,9 @@ class PageDaemon {
   /// A small run if pages at hand are below the target and nobody runs already: for a thread that has nothing
   /// to do until a device answers.
   void work_ahead();
-  /// After reclaim() has said false: was something only busy just now, or the run cut short, so that trying
-  /// again later may help?
-  [[nodiscard]] bool worth_waiting() const { return transient_.load(std::memory_order_relaxed); }
+  /// After reclaim() has said false: did others hold or use pages just now, so that trying again later may
+  /// help? Looks at every frame if need be: for who is about to give up.
+  [[nodiscard]] bool worth_waiting() const;
   /// Work in the background that may be due, for modes that have such: a few times a second, by whoever has
   /// time. Without one it costs a look at a constant.
   void tick() {

@@ -34,7 +34,6 @@ struct PageoutRun {
   std::uint64_t looked = 0;  // pages looked at: the bound on the work
   std::uint64_t active_looked = 0;  // of these, on active
   std::size_t busy = 0;             // pages that were busy or pinned: trying later may help
-  bool cut_short = false;           // ended by the bound on its work, not because nothing was left to try
   bool ahead = false;               // nobody waits for these frames: little work, and only whole writes
   bool exhaustive = false;          // the caller wants the goal, whatever it takes
   bool freeing_cache = false;       // the pages at hand come from the cache queue

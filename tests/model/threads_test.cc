@@ -82,13 +82,6 @@ SoftEngineOptions options_of(std::uint64_t seed) {
   if (random.one_in(2)) options.tunables.zero_fill_cluster = PageCount{1};
   if (random.one_in(2)) options.tunables.readahead_max = PageCount{8};
   if (random.one_in(2)) choose_page_modes(random, options.modes);
-  // FreeBSD's own scans, on a machine without reference bits and with a few frames for each thread: what one
-  // thread unmaps the others fault back, and twelve runs may gain nothing (docs/mechanisms/choosing-pages.md,
-  // "Missing").
-  if (!options.machine.pmap.reference_bits ||
-      options.modes.get<ReferenceMode>() == ReferenceMode::kWithdrawal) {
-    options.modes.set(ActiveScanMode::kPressure);
-  }
   override_modes(&options.modes);
   return options;
 }

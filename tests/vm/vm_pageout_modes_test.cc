@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
+#include <thread>
 #include <vector>
 
 #include "machine/soft_engine.h"
@@ -424,6 +426,41 @@ TEST(ReplacementSeam, ARivalPolicyRunsTheEngine) {
   for (std::uint64_t i = 0; i < 1000; ++i) ASSERT_EQ(rig.read(i), 20000 + i);
   EXPECT_GT(Fifo::left, 3000u);
   EXPECT_GT(Fifo::uses, 0u);
+}
+
+// Pages that another fault has taken, and reads into or fills, are on no queue: a run meets none of them.
+TEST(OutOfMemory, AFaultWaitsForPagesThatAnotherThreadHasInHand) {
+  for (const ActiveScanMode scan :
+       {ActiveScanMode::kPressure, ActiveScanMode::kRequeue, ActiveScanMode::kTwoHand}) {
+    Rig rig(modes().set(scan), 48, 16);
+    std::vector<FrameNumber> taken(48);
+    VmPhys& frames = rig.system().free_frames();
+    taken.resize(frames.allocate(taken, FrameClass::kInterrupt));
+    ASSERT_EQ(rig.length(PageQueue::kActive) + rig.length(PageQueue::kInactive), 0u);
+    std::thread other([&] {
+      while (rig.get(&VmCounters::pdwakeups) == 0) std::this_thread::yield();
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+      frames.free(taken);
+    });
+    EXPECT_EQ(rig.write(0, 7), FaultResult::kResolved);
+    EXPECT_EQ(rig.read(0), 7u);
+    EXPECT_EQ(rig.get(&VmCounters::pdoom), 0u);
+    other.join();
+  }
+}
+
+TEST(OutOfMemory, WhenAllIsTriedAndNobodyHasAnythingTheAnswerComesAtOnce) {
+  for (const ActiveScanMode scan :
+       {ActiveScanMode::kPressure, ActiveScanMode::kRequeue, ActiveScanMode::kTwoHand}) {
+    Rig rig(modes().set(scan), 48, 80, 1);  // next to no swap
+    FaultResult result = FaultResult::kResolved;
+    for (std::uint64_t i = 0; i < 80 && result == FaultResult::kResolved; ++i) result = rig.write(i, i + 1);
+    EXPECT_EQ(result, FaultResult::kNoMemory);
+    EXPECT_EQ(rig.get(&VmCounters::pdoom), 1u);
+    const std::uint64_t runs = rig.get(&VmCounters::pdwakeups);
+    EXPECT_EQ(rig.write(79, 1), FaultResult::kNoMemory);
+    EXPECT_EQ(rig.get(&VmCounters::pdwakeups), runs + 1) << "one run that has tried everything is a proof";
+  }
 }
 
 }  // namespace
