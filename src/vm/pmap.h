@@ -45,6 +45,10 @@ class Pmap {
   virtual PageCount enter(VirtAddr va, std::span<const FrameNumber> frames, Prot prot, Access access,
                           Wiring wiring) = 0;
 
+  /// A hint: enter() of this frame at this address will probably follow soon, and what it will touch may be
+  /// fetched into the caches meanwhile. Takes no lock, changes nothing, promises nothing.
+  virtual void expect(VirtAddr va, FrameNumber frame) const { (void)va, (void)frame; }
+
   /// Removes every mapping in the range, wired ones too.
   virtual void remove(VirtRange range) = 0;
 

@@ -82,6 +82,9 @@ FaultState::Step FaultState::find_in_top() NO_THREAD_SAFETY_ANALYSIS {
     object.lock.unlock_shared();
     return Step::kNext;
   }
+  // The page's own line, the machine's entry for it and its reverse mapping are each a cache miss in a large
+  // memory: this way they are fetched at the same time.
+  map_.pmap().expect(va_, frame);
   Page& page = system_.page(frame);
   if (!page.try_busy()) {
     wait_on_ = &page;
@@ -233,11 +236,10 @@ FaultState::Step FaultState::map_resident(Batch& batch, Prot prot) {
 
 /// The page was used: what its queue, its use count and the read-ahead statistics learn from that.
 void FaultState::touch(Page& page) {
-  VmObject& object = *page.object;  // busy: stable
   if (page.has(Page::kReadAhead)) {
     page.clear(Page::kReadAhead);
     count(system_.counters().readahead_hits);
-    object.neighbours.used(page.read_stamp);
+    page.object->neighbours.used(page.read_stamp);  // busy: stable
   }
   if (page.is_wired()) return;
   if (system_.queues().activate(page) && !did_io_) count(system_.counters().reactivated);

@@ -75,6 +75,7 @@ FaultState::Step FaultState::zero_fill(VmObject& last) {
   Batch batch;
   fill_run(batch);
   if (!take_frames(batch)) return leave_objects(last, Step::kNeedFrames);
+  map_.pmap().expect(va_, batch.wanted());
   const bool inserted = insert_batch(object, batch);
   object.fills.record(object.fills.continued_by(look_.index),
                       {batch.low, batch.low + PageCount{batch.count}, fill_width_, 0});
@@ -182,6 +183,7 @@ FaultState::Step FaultState::copy_up(VmObject& object, Page& source) {
     return leave_objects(object, Step::kNeedFrames);
   }
   allocated_ = true;
+  map_.pmap().expect(va_, batch.wanted());
   const bool inserted = insert_batch(top(), batch);
   if (inserted) system_.precopy().copied(top(), look_.index, object, source.pindex);
   const bool others_see_top = !top().one_mapping();

@@ -27,7 +27,7 @@ inline constexpr unsigned kActAdvance = 3;
 inline constexpr unsigned kActDecline = 1;
 inline constexpr unsigned kActMax = 64;
 
-struct Page {
+struct alignas(16) Page {
   // --- Busy word: bit 31 exclusive, bit 30 somebody sleeps, low bits shared holders. Try, sleep, look up
   // again.
   static constexpr std::uint32_t kExclusive = 1u << 31;
@@ -97,10 +97,8 @@ struct Page {
   void set_valid(bool v) { valid.store(v ? 1 : 0, std::memory_order_release); }
   [[nodiscard]] bool is_wired() const { return wire_count.load(std::memory_order_relaxed) != 0; }
 
-  std::uint32_t next = 0;  // list links, frame numbers: free list or paging queue
-  std::uint32_t prev = 0;
-  VmObject* object = nullptr;
-  PageIndex pindex;
+  // What a fault on a resident page looks at comes first: 16 bytes that lie in one cache line wherever in the
+  // array the page is.
   std::atomic<std::uint32_t> busy{0};
   std::atomic<std::uint32_t> state{0};
   std::atomic<std::uint32_t> wire_count{0};  // changed under page busy or the object's lock
@@ -108,7 +106,11 @@ struct Page {
   std::atomic<std::uint8_t> valid{0};  // contents are good; changed by the busy holder
   std::atomic<std::uint8_t> flags{0};
   std::uint8_t read_stamp = 0;  // kReadAhead: when it was read (NeighbourGuess); the busy holder's
-  std::uint8_t order = 0;       // free: log2 of the block that starts here, or kNotHead (free-list lock)
+  VmObject* object = nullptr;
+  PageIndex pindex;
+  std::uint32_t next = 0;  // list links, frame numbers: free list or paging queue
+  std::uint32_t prev = 0;
+  std::uint8_t order = 0;  // free: log2 of the block that starts here, or kNotHead (free-list lock)
 
   static constexpr std::uint8_t kNotHead = 0xff;
 
@@ -119,6 +121,6 @@ struct Page {
     }
   }
 };
-static_assert(sizeof(Page) <= 64);
+static_assert(sizeof(Page) == 48 && offsetof(Page, object) == 16);
 
 }  // namespace enchilada

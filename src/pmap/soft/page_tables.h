@@ -92,6 +92,9 @@ class PageTables {
 
   /// Makes or changes one mapping. Throws nothing else away; the caller reclaims and tries again.
   virtual EnterResult enter(SoftSpace& space, VirtAddr va, FrameNumber frame, Prot prot, Wiring wiring) = 0;
+  /// A hint that enter() will follow (Pmap::expect). No lock is held: only atomic fields may be looked at,
+  /// and what they say may be outdated.
+  virtual void expect(const SoftSpace& space, VirtAddr va) const { (void)space, (void)va; }
   virtual void remove(SoftSpace& space, VirtRange range) = 0;
   virtual void remove_write(SoftSpace& space, VirtRange range) = 0;
   virtual void unwire(SoftSpace& space, VirtRange range) = 0;

@@ -22,19 +22,19 @@ class PvListPool final : public PvPool {
   }
 
   PvEntry* create(TableFamily& /*owner*/) override {
-    const std::size_t before = live_.fetch_add(1, std::memory_order_relaxed);
-    PvEntry* const pv = limit_ != 0 && before >= limit_ ? nullptr : slab_.create();
-    if (pv == nullptr) {
-      live_.fetch_sub(1, std::memory_order_relaxed);
-      counts_.decide(PmapEvent::kPvExhausted);
+    PvEntry* pv = nullptr;
+    if (claim()) {
+      pv = slab_.create();
+      if (pv == nullptr) unclaim();
     }
+    if (pv == nullptr) counts_.decide(PmapEvent::kPvExhausted);
     return pv;
   }
   void destroy(PvEntry* pv) override {
     slab_.destroy(pv);
-    live_.fetch_sub(1, std::memory_order_relaxed);
+    unclaim();
   }
-  std::size_t live() const override { return live_.load(std::memory_order_relaxed); }
+  std::size_t live() const override { return slab_.live(); }
   std::size_t bytes() const override { return live() * sizeof(PvEntry); }
   bool above_high_water() const override { return limit_ != 0 && live() >= high_; }
   bool reclaim(TableFamily& self, VirtAddr keep, Victims& victims) override {
@@ -45,10 +45,20 @@ class PvListPool final : public PvPool {
   }
 
  private:
+  /// A place below the limit. Without a limit nothing is counted here: a count costs half as much as a lock.
+  bool claim() {
+    if (limit_ == 0 || claimed_.fetch_add(1, std::memory_order_relaxed) < limit_) return true;
+    unclaim();
+    return false;
+  }
+  void unclaim() {
+    if (limit_ != 0) claimed_.fetch_sub(1, std::memory_order_relaxed);
+  }
+
   std::size_t limit_;
   std::size_t high_;
   SoftCounts& counts_;
-  std::atomic<std::size_t> live_{0};
+  std::atomic<std::size_t> claimed_{0};  // places in use, where there is a limit
   Slab<PvEntry> slab_;
 };
 

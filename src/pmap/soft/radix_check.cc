@@ -67,7 +67,7 @@ const char* RadixTables::find_error_in_space(const SoftSpace& space) {
   std::array<unsigned, x86::kLevels> next{};   // slot to look at next
   std::array<unsigned, x86::kLevels> found{};  // entries seen
   unsigned depth = 0;
-  path[0] = space.root;
+  path[0] = space.root.load(std::memory_order_relaxed);
   for (;;) {
     const TableInfo& info = pool_.info(path[depth]);
     if (next[depth] == 0) {

@@ -10,8 +10,8 @@ using x86::Pte;
 // ---- finding and making tables
 
 RadixTables::Walk RadixTables::walk(const SoftSpace& space, VirtAddr va) const {
-  if (space.root == kNoTable) return {};
-  TableIndex table = space.root;
+  TableIndex table = space.root.load(std::memory_order_relaxed);
+  if (table == kNoTable) return {};
   for (unsigned level = x86::kLevels; level > 1; --level) {
     const std::uint64_t entry = pool_.entry(table, x86::slot_of(va, level)).load(std::memory_order_relaxed);
     if ((entry & x86::kPresent) == 0) {
@@ -22,6 +22,19 @@ RadixTables::Walk RadixTables::walk(const SoftSpace& space, VirtAddr va) const {
   }
   shared_.counts.note(PmapEvent::kPteRead, x86::kLevels - 1);
   return {table, 1};
+}
+
+// Without a lock: a table on the way may be given back and mean something else meanwhile, so each number is
+// looked at before it is used. All tables are memory of the pool for ever.
+void RadixTables::expect(const SoftSpace& space, VirtAddr va) const {
+  TableIndex table = space.root.load(std::memory_order_relaxed);
+  for (unsigned level = x86::kLevels; level > 1; --level) {
+    if (table >= pool_.size()) return;
+    const std::uint64_t entry = pool_.entry(table, x86::slot_of(va, level)).load(std::memory_order_relaxed);
+    if ((entry & x86::kPresent) == 0) return;
+    table = x86::number_of(entry);
+  }
+  if (table < pool_.size()) __builtin_prefetch(&pool_.entry(table, x86::slot_of(va, 1)), 1);
 }
 
 VirtAddr RadixTables::address_of(const Pte& pte) const {
@@ -43,7 +56,7 @@ void RadixTables::link_table(SoftSpace& space, TableIndex table, unsigned level,
   info.parent = level == 1 ? kNoTable : parent;
   info.base = VirtAddr{level == x86::kLevels ? 0 : va.value() & ~(x86::span_of(level + 1) - 1)};
   if (parent == kNoTable) {
-    space.root = table;
+    space.root.store(table, std::memory_order_relaxed);
   } else {
     pool_.entry(parent, x86::slot_of(va, level + 1))
         .store(x86::make_entry(table, x86::kWritable | x86::kAccessed), std::memory_order_relaxed);
@@ -71,7 +84,7 @@ TableIndex RadixTables::make_table(SoftSpace& space, VirtAddr va, unsigned level
 }
 
 Pte& RadixTables::branch(const SoftSpace& space, VirtAddr base) const {
-  TableIndex table = space.root;
+  TableIndex table = space.root.load(std::memory_order_relaxed);
   for (unsigned level = x86::kLevels; level > 2; --level) {
     table = x86::number_of(pool_.entry(table, x86::slot_of(base, level)).load(std::memory_order_relaxed));
   }
@@ -95,7 +108,7 @@ void RadixTables::unhook(SoftSpace& space, VirtAddr base) {
     if (parent == kNoTable) break;
     table = parent;
   }
-  space.root = kNoTable;
+  space.root.store(kNoTable, std::memory_order_relaxed);
 }
 
 void RadixTables::free_if_empty(TableInfo& leaf) {
@@ -204,7 +217,7 @@ FrameNumber RadixTables::translate(SoftSpace& space, VirtAddr va, Access access)
   const std::uint64_t rights = x86::kPresent | (access == Access::kWrite ? x86::kWritable : 0);
   const std::uint64_t marks =
       (shared_.options.reference_bits ? x86::kAccessed : 0) | (access == Access::kWrite ? x86::kDirty : 0);
-  TableIndex table = va.value() < x86::kAddressLimit ? space.root : kNoTable;
+  TableIndex table = va.value() < x86::kAddressLimit ? space.root.load(std::memory_order_relaxed) : kNoTable;
   for (unsigned level = x86::kLevels; table != kNoTable; --level) {
     Pte& pte = pool_.entry(table, x86::slot_of(va, level));
     walk.entry[walk.reads++] = (std::uint64_t{table} << kPageShift) + 8 * x86::slot_of(va, level);

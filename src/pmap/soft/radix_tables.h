@@ -23,6 +23,7 @@ class RadixTables final : public PageTables {
         shares_(shared.options.modes.get<SharedTablesMode>() == SharedTablesMode::kOn) {}
 
   EnterResult enter(SoftSpace& space, VirtAddr va, FrameNumber frame, Prot prot, Wiring wiring) override;
+  void expect(const SoftSpace& space, VirtAddr va) const override;
   void remove(SoftSpace& space, VirtRange range) override;
   void remove_write(SoftSpace& space, VirtRange range) override;
   void unwire(SoftSpace& space, VirtRange range) override;

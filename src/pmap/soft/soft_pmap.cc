@@ -48,6 +48,11 @@ bool SoftPmap::reclaim(EnterResult shortage, VirtAddr keep) {
   return shortage == EnterResult::kNoTable ? system_.reclaim_table(family) : system_.reclaim_pv(family, keep);
 }
 
+void SoftPmap::expect(VirtAddr va, FrameNumber frame) const {
+  system_.shared().pvs.expect(frame);
+  system_.tables().expect(space_, va);
+}
+
 void SoftPmap::remove(VirtRange range) {
   WriteLock guard(space_.family->lock);
   system_.tables().remove(space_, range);

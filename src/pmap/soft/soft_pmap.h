@@ -25,6 +25,7 @@ class SoftPmap final : public Pmap {
 
   PageCount enter(VirtAddr va, std::span<const FrameNumber> frames, Prot prot, Access access,
                   Wiring wiring) override;
+  void expect(VirtAddr va, FrameNumber frame) const override;
   void remove(VirtRange range) override;
   void protect(VirtRange range, Prot prot) override;
   void unwire(VirtRange range) override;

@@ -44,8 +44,8 @@ struct SoftSpace {
   TableFamily* family = nullptr;
   unsigned slot = 0;  // in the family
   SpaceId id = 0;
-  TableIndex root = kNoTable;             // page_table=radix
-  std::uint32_t newest = kNoHashedEntry;  // page_table=hashed: the space's entries, in a list
+  std::atomic<TableIndex> root{kNoTable};  // page_table=radix; the lock, or a look without it (expect())
+  std::uint32_t newest = kNoHashedEntry;   // page_table=hashed: the space's entries, in a list
   std::uint32_t oldest = kNoHashedEntry;
   std::uint64_t mappings = 0;  // of this space, those in shared tables too
   std::uint64_t tables = 0;    // that it uses, shared ones too
