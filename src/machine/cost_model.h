@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "base/units.h"
+#include "machine/kernel_events.h"
 #include "pmap/soft/pmap_events.h"
 
 namespace enchilada {
@@ -59,6 +60,28 @@ struct CostModel {
   /// What software pays for an event of the pmap, beside what the hardware is charged for.
   [[nodiscard]] Picoseconds of(PmapEvent event) const { return events[static_cast<std::size_t>(event)]; }
   std::array<Picoseconds, kPmapEventKinds> events = default_events();
+
+  /// The instructions that an event of the kernel's structures takes; the lines that it touches are charged
+  /// as they are found in the caches, and a fault's trap as such.
+  [[nodiscard]] Picoseconds of(KernelEvent event) const { return kernel[static_cast<std::size_t>(event)]; }
+  std::array<Picoseconds, kKernelEventKinds> kernel = default_kernel();
+
+  static constexpr std::array<Picoseconds, kKernelEventKinds> default_kernel() {
+    std::array<Picoseconds, kKernelEventKinds> costs{};
+    const auto set = [&](KernelEvent event, std::uint64_t ps) {
+      costs[static_cast<std::size_t>(event)] = Picoseconds{ps};
+    };
+    set(KernelEvent::kWalkMiss, 500);
+    set(KernelEvent::kIndexNode, 1'000);
+    set(KernelEvent::kVmaVisit, 1'000);
+    set(KernelEvent::kChainBlock, 1'000);
+    set(KernelEvent::kAllocation, 25'000);  // a slab's fast path
+    set(KernelEvent::kFree, 15'000);
+    set(KernelEvent::kLock, 6'000);  // uncontended, the line at hand
+    set(KernelEvent::kMinorFault, 150'000);
+    set(KernelEvent::kMajorFault, 800'000);
+    return costs;
+  }
 
   static constexpr std::array<Picoseconds, kPmapEventKinds> default_events() {
     std::array<Picoseconds, kPmapEventKinds> costs{};

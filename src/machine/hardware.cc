@@ -258,6 +258,12 @@ void Hardware::note(PmapEvent event, std::uint64_t n) {
   if (event == PmapEvent::kShootdown) settle_shootdown();
 }
 
+void Hardware::note(KernelEvent event, std::uint64_t n) {
+  counts_.kernel[static_cast<std::size_t>(event)] += n;
+  const Picoseconds each = options_.cost.of(event);
+  if (each.value() != 0) charge(Charge::kKernel, each * n);
+}
+
 void Hardware::pages_zeroed(PageCount n) {
   counts_.zeroed += n.value();
   charge(Charge::kPages, options_.cost.zero_page * n.value());

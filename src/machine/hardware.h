@@ -15,6 +15,7 @@
 
 #include "machine/cache.h"
 #include "machine/cost_model.h"
+#include "machine/kernel_events.h"
 #include "machine/tlb.h"
 #include "machine/virtual_clock.h"
 #include "pmap/soft/pmap_events.h"
@@ -33,9 +34,9 @@ struct HardwareOptions {
 };
 
 /// What time went to.
-enum class Charge : std::uint8_t { kCache, kTlb, kWalk, kFault, kPmap, kShootdown, kPages, kDisk };
-inline constexpr std::array<const char*, 8> kChargeNames = {"cache", "tlb",       "walk",  "fault",
-                                                            "pmap",  "shootdown", "pages", "disk"};
+enum class Charge : std::uint8_t { kCache, kTlb, kWalk, kFault, kPmap, kShootdown, kPages, kDisk, kKernel };
+inline constexpr std::array<const char*, 9> kChargeNames = {"cache",     "tlb",   "walk", "fault", "pmap",
+                                                            "shootdown", "pages", "disk", "kernel"};
 
 struct HardwareCounts {
   std::uint64_t accesses = 0;
@@ -58,10 +59,13 @@ struct HardwareCounts {
   std::uint64_t disk_seeks = 0;
   std::uint64_t disk_pages = 0;
   std::array<std::uint64_t, kPmapEventKinds> pmap{};
+  std::array<std::uint64_t, kKernelEventKinds> kernel{};
+  Picoseconds locks_held{0};  // by the simulated kernel, added up over all its locks
   std::array<Picoseconds, kChargeNames.size()> time{};
 
   [[nodiscard]] Picoseconds spent(Charge charge) const { return time[static_cast<std::size_t>(charge)]; }
   [[nodiscard]] std::uint64_t of(PmapEvent event) const { return pmap[static_cast<std::size_t>(event)]; }
+  [[nodiscard]] std::uint64_t of(KernelEvent event) const { return kernel[static_cast<std::size_t>(event)]; }
 };
 
 class Hardware final : public PmapEventSink {
@@ -79,6 +83,10 @@ class Hardware final : public PmapEventSink {
   void walked(const PmapWalk& walk) override;
   void invalidated(std::span<const SpaceId> spaces, VirtRange range) override;
 
+  // The kernel's own structures (kernel_memory.h).
+  void note(KernelEvent event, std::uint64_t n);
+  void note_lock_held(Picoseconds time) { counts_.locks_held = counts_.locks_held + time; }
+
   /// A read or write of physical memory by the running CPU, through its caches.
   void touch(PhysAddr address, bool write, Charge charge);
   void pages_zeroed(PageCount n);
@@ -91,6 +99,8 @@ class Hardware final : public PmapEventSink {
   /// Level 1 and 2 are each CPU's, 3 is shared.
   [[nodiscard]] const Cache& cache(unsigned level, unsigned cpu = 0) const;
   [[nodiscard]] Picoseconds time_of(unsigned cpu) const { return cpus_[cpu].time; }
+  /// Where a byte of the memory of all page tables lies.
+  [[nodiscard]] PhysAddr table_address(std::uint64_t offset) const { return PhysAddr{tables_at_ + offset}; }
   [[nodiscard]] const CostModel& cost() const { return options_.cost; }
   /// Counts of everything start again; contents of TLBs and caches and the time stay.
   void reset_counts();
