@@ -98,6 +98,14 @@ void SoftPmap::for_each_mapping(FunctionRef<void(const SoftMapping&)> visit) con
   system_.tables().for_each(space_, {VirtAddr{0}, VirtAddr{x86::kAddressLimit}}, visit);
 }
 
+FrameNumber SoftPmap::frame_at(VirtAddr va) const {
+  FrameNumber found = kNoFrame;
+  ReadLock guard(space_.family->lock);
+  system_.tables().for_each(space_, {va, va + ByteCount{kPageSize}},
+                            [&](const SoftMapping& mapping) { found = mapping.frame; });
+  return found;
+}
+
 std::uint64_t SoftPmap::mappings() const {
   ReadLock guard(space_.family->lock);
   return space_.mappings;
@@ -436,11 +444,16 @@ void SoftPmapSystem::collect_pvs(std::span<const FrameNumber> keep) {
 
 void SoftPmapSystem::for_each_mapping_of(FrameNumber frame,
                                          FunctionRef<void(VirtAddr, bool writable)> visit) {
+  for_each_place_of(frame, [&](SpaceId, VirtAddr va, bool writable) { visit(va, writable); });
+}
+
+void SoftPmapSystem::for_each_place_of(FrameNumber frame,
+                                       FunctionRef<void(SpaceId, VirtAddr, bool writable)> visit) {
   MutexLock guard(shared_.pvs.lock(frame));
   for (const PvList* list : {&shared_.pvs.of(frame), &shared_.pvs.super_of(frame)}) {
     for (PvEntry* pv = list->front(); pv != nullptr; pv = PvList::next(pv)) {
-      tables_->for_each_place(*pv, frame,
-                              [&](SoftSpace&, VirtAddr va, bool writable) { visit(va, writable); });
+      tables_->for_each_place(
+          *pv, frame, [&](SoftSpace& space, VirtAddr va, bool writable) { visit(space.id, va, writable); });
     }
   }
 }

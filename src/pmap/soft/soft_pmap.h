@@ -42,6 +42,8 @@ class SoftPmap final : public Pmap {
   /// Throws the whole pmap away, all but what is wired.
   void throw_away();
   void for_each_mapping(FunctionRef<void(const SoftMapping&)> visit) const;
+  /// What is mapped at va; kNoFrame: nothing. No access: bits stay as they are. For checks.
+  [[nodiscard]] FrameNumber frame_at(VirtAddr va) const;
   [[nodiscard]] std::uint64_t mappings() const;
   [[nodiscard]] std::uint64_t tables() const;
   [[nodiscard]] SpaceId id() const { return space_.id; }
@@ -85,6 +87,8 @@ class SoftPmapSystem final : public PmapSystem, private PvPool::Victims, private
   /// Calls `visit` for each mapping of the frame, from its pv list; once for each sharer of a shared table.
   /// For checks: no fork may run, which changes who shares.
   void for_each_mapping_of(FrameNumber frame, FunctionRef<void(VirtAddr, bool writable)> visit);
+  /// The same, with the space that each mapping is of.
+  void for_each_place_of(FrameNumber frame, FunctionRef<void(SpaceId, VirtAddr, bool writable)> visit);
   [[nodiscard]] std::size_t pv_entries() const { return shared_.pv_pool->live(); }
   [[nodiscard]] std::size_t pv_bytes() const { return shared_.pv_pool->bytes(); }
   [[nodiscard]] std::size_t free_tables() const { return tables_->free_tables(); }
