@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "cli/doctor.h"
+#include "cli/lab_command.h"
 #include "cli/run_command.h"
 #include "cli/settings.h"
 #include "cli/sizes.h"
@@ -29,12 +30,14 @@ constexpr char kExamples[] = R"(Examples:
   enchilada run --ram 1.5G --swap /mnt/fast:64G --stats run.json -- sort -S 4G huge.txt
   enchilada run --ram 256M --compressed 96M -- python3 analyse.py
   enchilada doctor
+  enchilada lab experiment W1
 
 Sizes: 64K 128M 4G 1.5G 1T. The exit status is the program's, 128 + signal when a signal ended it,
 2 for a bad argument, 126 or 127 when the program cannot be executed or found.)";
 
 struct Arguments {
   RunOptions run;
+  LabOptions lab;
   std::string ram;
   std::string compressed;
 };
@@ -77,6 +80,44 @@ void add_run(CLI::App& app, Arguments* a) {
                 "Use the transport of older kernels (copy instead of move)");
   run->footer(kExamples);
   run->formatter(std::make_shared<RunFormatter>());
+}
+
+void add_lab(CLI::App& app, LabOptions* a) {
+  CLI::App* lab = app.add_subcommand("lab", "The laboratory: designs of virtual memory, compared");
+  lab->require_subcommand(1);
+  lab->add_subcommand("list", "The experiments and the designs");
+  CLI::App* experiment =
+      lab->add_subcommand("experiment", "Run experiments, and say what came of the predictions");
+  experiment->add_option("names", a->names, "Names from `enchilada lab list`, or all")->type_name("NAME");
+  experiment->add_option("-j,--jobs", a->jobs, "Cells at a time (default: one for each core)")
+      ->check(CLI::Range(1u, 1024u));
+  experiment->add_option("--shard", a->shard, "Run only the i-th of n parts of the cells")->type_name("i/n");
+  experiment
+      ->add_option("--cells", a->cells_file,
+                   "Keep each cell's values in this file, and go on from what is there; for `lab merge`")
+      ->type_name("FILE");
+  CLI::App* merge = lab->add_subcommand("merge", "Join files of cells, and report on them");
+  merge->add_option("files", a->names, "Files that --cells has made")->required()->type_name("FILE");
+  for (CLI::App* const command : {experiment, merge}) {
+    command
+        ->add_option("--json", a->json_file,
+                     "Write everything to this file as JSON (docs/lab.md); - is standard output")
+        ->type_name("FILE");
+  }
+  CLI::App* explain =
+      lab->add_subcommand("explain", "A tiny program on a design, call by call, with what each costs");
+  explain->add_option("design", a->design, "A design from `enchilada lab list`")
+      ->required()
+      ->type_name("DESIGN");
+  explain->add_option("--seed", a->seed, "Another program");
+  explain->add_option("--steps", a->steps, "Its length in calls")->check(CLI::Range(1u, 100'000u));
+}
+
+int do_lab(CLI::App& lab, const LabOptions& options) {
+  if (lab.got_subcommand("list")) return lab_list();
+  if (lab.got_subcommand("merge")) return lab_merge(options);
+  if (lab.got_subcommand("explain")) return lab_explain(options);
+  return lab_experiment(options);
 }
 
 int do_run(CLI::App& run, Arguments* a) {
@@ -134,11 +175,14 @@ int dispatch(int argc, char** argv) {
   app.require_subcommand(1);
   Arguments arguments;
   add_run(app, &arguments);
+  add_lab(app, &arguments.lab);
   app.add_subcommand("doctor", "What this machine offers, what will be used, and what to change");
   std::vector<std::string> words(argv + 1, argv + argc);
   if (words.empty())
-    throw UserError("which command? enchilada run or enchilada doctor; enchilada --help says more");
-  if (!words.front().starts_with("-") && words.front() != "run" && words.front() != "doctor") {
+    throw UserError("which command? enchilada run, doctor or lab; enchilada --help says more");
+  const auto commands =
+      app.get_subcommands([&](const CLI::App* command) { return command->get_name() == words.front(); });
+  if (!words.front().starts_with("-") && commands.empty()) {
     throw UserError(fmt::format("{}: no such command; enchilada --help lists them", words.front()));
   }
   if (words.front().starts_with("-") && app.get_option_no_throw(words.front()) == nullptr) {
@@ -154,6 +198,7 @@ int dispatch(int argc, char** argv) {
     throw UserError(one_line(e.what()));
   }
   if (app.got_subcommand("doctor")) return doctor_command();
+  if (app.got_subcommand("lab")) return do_lab(*app.get_subcommand("lab"), arguments.lab);
   return do_run(*app.get_subcommand("run"), &arguments);
 }
 
