@@ -106,6 +106,14 @@ class BadInput(Case):
             (2, "--stats /nonexistent/x", ["run", "--stats", "/nonexistent/x", "--", "true"]),
             (2, "--stats", ["run", "--stats", "/", "--", "true"]),
             (2, "extra", ["doctor", "extra"]),
+            (2, "subcommand", ["lab"]),
+            (2, "which one|all", ["lab", "experiment"]),
+            (2, "W99|lab list", ["lab", "experiment", "W99"]),
+            (2, "--shard 3/2|1/4", ["lab", "experiment", "W9", "--shard", "3/2"]),
+            (2, "--jobs", ["lab", "experiment", "W9", "--jobs", "0"]),
+            (2, "/nonexistent/c", ["lab", "experiment", "W9", "--cells", "/nonexistent/c"]),
+            (2, "/nonexistent/c", ["lab", "merge", "/nonexistent/c"]),
+            (2, "no such design", ["lab", "explain", "linux25"]),
         ]
         for status, words, arguments in table:
             with self.subTest(arguments):
@@ -371,6 +379,16 @@ class Running(Case):
             done = self.call(*arguments)
             self.assertEqual((done.returncode, done.stderr), (0, ""), arguments)
             self.assertIn(word, done.stdout)
+
+    def test_lab_reports_quietly_and_shards_merge_into_the_same_report(self):
+        whole = self.call("lab", "experiment", "W9", "--json", "-")
+        self.assertEqual((whole.returncode, whole.stderr), (0, ""))
+        self.assertIn('"verdict"', whole.stdout)
+        cells = [os.path.join(self.path, f"cells{i}") for i in (1, 2)]
+        for i, name in enumerate(cells, 1):
+            done = self.call("lab", "experiment", "W9", "--shard", f"{i}/2", "--cells", name)
+            self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertEqual(self.call("lab", "merge", *cells, "--json", "-").stdout, whole.stdout)
 
     def test_doctor_with_a_bad_swap_directory(self):
         self.environment["ENCHILADA_SWAP_DIR"] = "/nonexistent"

@@ -30,15 +30,13 @@ Values run_w3(std::string_view design, std::uint64_t children) {
   for (std::size_t i = 1; i < all.size(); ++i) {
     for (std::uint64_t page = 0; page < kW3Pages; ++page) rig.write(all[i], page);
   }
-  rig.begin();
-  double searched = 0;
+  std::vector<FrameNumber> sample;
   for (std::size_t i = 1; i < all.size(); ++i) {
-    for (std::uint64_t page = i % 8; page < kW3Pages; page += 8) {
-      (void)rig.design().referenced(rig.frame(all[i], page));
-      searched += 1;
-    }
+    for (std::uint64_t page = i % 8; page < kW3Pages; page += 8) sample.push_back(rig.frame(all[i], page));
   }
-  Values values = rig.end(searched);
+  rig.begin();
+  for (const FrameNumber frame : sample) (void)rig.design().referenced(frame);
+  Values values = rig.end(static_cast<double>(sample.size()));
   values["fork_us"] = forking.at("time_us");
   values["fork_allocations"] = forking.at("allocations");
   rig.add_bytes(&values);

@@ -25,7 +25,11 @@ void Rig::touch(ProcessId process, std::uint64_t page, Access access) {
 }
 
 FrameNumber Rig::frame(ProcessId process, std::uint64_t page) {
-  const FrameNumber found = design_->frame_at(process, rig_page(page));
+  FrameNumber found = design_->frame_at(process, rig_page(page));
+  if (found == kNoFrame) {  // a design may throw mappings away
+    read(process, page);
+    found = design_->frame_at(process, rig_page(page));
+  }
   CHECK(found != kNoFrame, process.value(), page);
   return found;
 }
