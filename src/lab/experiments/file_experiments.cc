@@ -158,7 +158,7 @@ Judgement judge_w5(const Table& table) {
   constexpr std::array<std::string_view, 3> kObjects = {"objrmap_list", "objrmap_prio", "objrmap_interval"};
   double worst = 0;
   for (const std::string_view design : kObjects) {
-    for (const std::uint64_t m : {3, 10, 30, 100}) {
+    for (const std::uint64_t m : {3u, 10u, 30u, 100u}) {
       const double got = table.at(design, m, "walks");
       const double want = table.at(design, m, "walks_predicted");
       worst = std::max(worst, std::abs(got - want) / want);
