@@ -263,6 +263,15 @@ void RandomRun::run(unsigned steps) {
   if (rig_.ok()) rig_.check_nothing_left();
 }
 
+void RandomRun::run_on_maps(unsigned steps) {
+  for (unsigned i = 0; i < steps && rig_.ok() && !random_.exhausted(); ++i) {
+    if (!rig_.processes().empty()) operate_on_map();
+  }
+  if (rig_.ok()) rig_.validate();
+  while (rig_.ok() && !rig_.processes().empty()) rig_.exit(0);
+  if (rig_.ok()) rig_.check_nothing_left();
+}
+
 void RandomRun::step() {
   if (rig_.processes().empty()) return;
   switch (random_.below(rig_.files().empty() ? 20 : 22)) {

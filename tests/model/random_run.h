@@ -24,6 +24,8 @@ class RandomRun {
 
   /// Up to so many steps; ends early where a script does.
   void run(unsigned steps);
+  /// The same with operations on maps only.
+  void run_on_maps(unsigned steps);
 
  private:
   void step();
