@@ -28,7 +28,7 @@ class Program:
     name: str
     needs: list  # commands that must be installed
     prepare: object  # (folder, full) -> Job
-    timeout: float = 120.0
+    timeout: float = 300.0  # against hangs: some machines need five times as long as others
 
 
 def write_lines(path, count):

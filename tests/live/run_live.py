@@ -115,7 +115,7 @@ def run_probe(args, bench, name):
         front, stats_file = bench.command(PROBE_RAM, user, [*options, *args.options])
         reached = bench.reachable(program, user)
         outcome = live_lib.run([*front, reached, short], folder=bench.folder(user), user=user, stats_file=stats_file,
-                               env={**env, "ENCHILADA_PROBE_LIVE": "1"}, timeout=90)
+                               env={**env, "ENCHILADA_PROBE_LIVE": "1"}, timeout=180)
         check(outcome, how)
         check_bounded(outcome.stats, PROBE_RAM, paged=kind == "paged")
     verdict(name, began)
