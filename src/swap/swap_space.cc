@@ -547,7 +547,9 @@ bool SwapSpace::free_is_unused() const {
   const SwapGeometry& g = header_->geometry;
   const std::uint64_t step = g.slots == 1 ? header_->blocks : g.stripe;
   bool good = true;
+  std::uint64_t runs = 0;
   allocator_.for_each_free([&](BlockRun run) {
+    runs += run.count.value();
     const std::uint64_t end = run.first.value() + run.count.value();
     good = good && end <= header_->blocks;
     for (std::uint64_t b = run.first.value(); good && b < end;) {
@@ -557,7 +559,7 @@ bool SwapSpace::free_is_unused() const {
       for (; b < stop; ++b) good = good && counted(b) == 0;
     }
   });
-  return good;
+  return good && runs == allocator_.available().value();
 }
 
 /// The counts of a chunk say in how many bitmaps each block is.
