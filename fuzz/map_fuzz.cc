@@ -1,12 +1,9 @@
 // libFuzzer: the input is a script of map operations (map, remove, protect, inherit, advise, wire, remap,
 // fork) on address spaces with any search structure, without memory pressure, against the flat model: every
 // attribute of every page is compared after each operation. fuzz_engine has all that this leaves out.
-#include <cstdio>
-#include <cstdlib>
 #include <span>
 
-#include "base/check.h"
-#include "random_run.h"
+#include "model_fuzz.h"
 
 namespace {
 
@@ -14,13 +11,6 @@ using namespace enchilada;
 using namespace enchilada::model;
 
 constexpr unsigned kMostSteps = 400;
-
-const ModelRig* running = nullptr;
-
-void report_running() {
-  if (running == nullptr) return;
-  std::fprintf(stderr, "%s\n%s", describe(running->config()).c_str(), running->history().c_str());
-}
 
 /// Ample memory; the map alone is what is tried.
 RigConfig config_from(Random& script) {
@@ -38,16 +28,8 @@ RigConfig config_from(Random& script) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  set_check_hook(report_running);
   Random script(std::span{data, size});
-  ModelRig rig(config_from(script));
-  running = &rig;
-  RandomRun(rig, script).run_on_maps(kMostSteps);
-  if (!rig.ok()) {
-    std::fprintf(stderr, "%s\n", rig.failure().c_str());
-    report_running();
-    std::abort();
-  }
-  running = nullptr;
+  const RigConfig config = config_from(script);
+  fuzz_rig(config, script, [](RandomRun& run) { run.run_on_maps(kMostSteps); });
   return 0;
 }
