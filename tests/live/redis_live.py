@@ -118,7 +118,7 @@ def run_redis(args, bench, name):
             raise Skip(f"{name}: not installed: {command} (make deps)")
     keys, ram = (600_000, "128M") if args.full else (60_000, "16M")
     ways = [("natively", None, None)] if args.native_only else [
-        (how, user, options) for how, user, options in run_live.variants(args)]
+        (how, user, options) for how, user, options in run_live.variants(args, brief=not args.full)]
     for how, user, options in ways:
         began = time.monotonic()
         folder = bench.folder(user)

@@ -9,9 +9,9 @@
   run_live.py kill9 [--times N]              kill -9 of members of a tree at random moments
   run_live.py soak {sort,two_thread_sort}    the programs that Linux kills; --times N, --ram SIZE
 
-Each managed run is repeated as the user nobody (when started as root) and on the transport of older kernels (--force-copy);
---as root|nobody and --transport auto|copy choose one. --native-only runs nothing managed; --full takes the full sizes, and for
-probes all combinations (else: as this user, then as nobody with --force-copy).
+Each managed run is made as this user, then (when that is root) as nobody on the transport of older kernels (--force-copy);
+--as root|nobody and --transport auto|copy choose one. --native-only runs nothing managed; --full takes the full sizes and all
+combinations of user and transport.
 Exit status: 0 all passed, 1 failures, 77 nothing could be tested here (the reason is printed).
 """
 import argparse
@@ -142,7 +142,7 @@ def run_program(args, bench, name):
     note = f"native {native.seconds:.1f} s, {native.peak_kib >> 10} MiB = {ratio:.1f} x {job.ram}"
     if args.native_only:
         return verdict(name, began, note)
-    for how, user, options in variants(args):
+    for how, user, options in variants(args, brief=not args.full):
         front, stats_file = bench.command(job.ram, user, [*options, *args.options])
         outcome = live_lib.run([*front, *command], folder=bench.folder(user), user=user, stdin=job.stdin, env=job.env,
                                stats_file=stats_file, timeout=timeout, sample=True)
