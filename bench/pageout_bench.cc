@@ -12,17 +12,18 @@
 #include <string>
 #include <vector>
 
+#include "lab/policies/reference_strings.h"
 #include "machine/soft_engine.h"
-#include "reference_strings.h"
 #include "vm/vm_pageout.h"
 
 namespace enchilada {
 namespace {
 
-using bench::Reference;
-using bench::ReferenceString;
+using lab::page_ins;
+using lab::Reference;
+using lab::Trace;
 
-constexpr std::uint64_t kFrames = 1024;
+constexpr std::uint32_t kFrames = 1024;
 constexpr std::uint64_t kLength = 60000;
 constexpr Nanoseconds kPerReference{1'000'000};  // a minute for all: background work falls due
 
@@ -67,22 +68,23 @@ SoftEngineOptions options(const VmModes& modes, std::uint64_t pages) {
 }
 
 /// Plays the string; every page holds its number and that is checked at each read.
-void play(SoftEngine& engine, const ReferenceString& string) {
+void play(SoftEngine& engine, const Trace& string) {
   const auto map = engine.create_map(PageCount{string.pages + 16});
   VirtAddr base{0};
   CHECK(map->map({.length = to_bytes(PageCount{string.pages})}, &base) == KernReturn::kSuccess);
   std::vector<bool> written(string.pages);
   for (const Reference& ref : string.refs) {
-    const VirtAddr va = base + to_bytes(PageCount{ref.page});
-    const Access access = ref.write || !written[ref.page] ? Access::kWrite : Access::kRead;
+    const std::uint32_t page = ref.page();
+    const VirtAddr va = base + to_bytes(PageCount{page});
+    const Access access = ref.is_write() || !written[page] ? Access::kWrite : Access::kRead;
     const FaultResult result = engine.machine().touch(*map, va, access, [&](std::byte* p) {
       std::uint32_t there = 0;
       std::memcpy(&there, p, sizeof(there));
-      CHECK(!written[ref.page] || there == ref.page, there, ref.page);
-      if (access == Access::kWrite) std::memcpy(p, &ref.page, sizeof(ref.page));
+      CHECK(!written[page] || there == page, there, page);
+      if (access == Access::kWrite) std::memcpy(p, &page, sizeof(page));
     });
     CHECK(result == FaultResult::kResolved);
-    written[ref.page] = true;
+    written[page] = true;
     engine.machine().clock().advance(kPerReference);
     engine.system().daemon().tick();
   }
@@ -93,8 +95,7 @@ struct Anchors {
   std::uint64_t opt;
 };
 
-void run(benchmark::State& state, const ReferenceString& string, const VmModes& modes,
-         const Anchors& anchors) {
+void run(benchmark::State& state, const Trace& string, const VmModes& modes, const Anchors& anchors) {
   for (auto _ : state) {
     SoftEngine engine(options(modes, string.pages));
     play(engine, string);
@@ -111,22 +112,11 @@ void run(benchmark::State& state, const ReferenceString& string, const VmModes& 
   }
 }
 
-/// The textbook's string, lest the anchors drift: 3 frames, LRU 10 faults and OPT 7, five of them first
-/// touches.
-void check_anchors() {
-  ReferenceString s{"textbook", 6, {}};
-  for (const std::uint32_t page : {1u, 2u, 3u, 4u, 1u, 2u, 5u, 1u, 2u, 3u, 4u, 5u})
-    s.refs.push_back({page, false});
-  CHECK(bench::lru_page_ins(s, 3) == 5, bench::lru_page_ins(s, 3));
-  CHECK(bench::opt_page_ins(s, 3) == 2, bench::opt_page_ins(s, 3));
-}
-
 const bool registered = [] {
-  check_anchors();
-  static const std::vector<ReferenceString> strings = bench::reference_strings(kFrames, kLength);
+  static const std::vector<Trace> strings = lab::reference_strings(kFrames, kLength);
   static const std::vector<Config> all = configs();
-  for (const ReferenceString& string : strings) {
-    const Anchors anchors{bench::lru_page_ins(string, kFrames), bench::opt_page_ins(string, kFrames)};
+  for (const Trace& string : strings) {
+    const Anchors anchors{page_ins(string, "lru", kFrames), page_ins(string, "opt", kFrames)};
     CHECK(anchors.opt <= anchors.lru, anchors.opt, anchors.lru);
     for (const Config& config : all) {
       const std::string name = std::string(string.name) + "/" + config.name;

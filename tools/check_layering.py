@@ -59,7 +59,8 @@ def check_links(root, errors):
             deps = re.search(r"\bDEPS\b(.*?)(\b(?:LIBS|EXCEPTIONS)\b|$)", rest, re.S)
             for dep in deps.group(1).split() if deps else []:
                 other = dep.split("_")[0]
-                if RANK.get(other, 99) >= RANK.get(top, -1):
+                inner = dep.startswith(name.replace("/", "_") + "_")  # a folder below its own
+                if not inner and RANK.get(other, 99) >= RANK.get(top, -1):
                     errors.append(f"{listing.relative_to(root)}: {name} may not link {dep} (downward only)")
 
 
