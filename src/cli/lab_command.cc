@@ -15,6 +15,7 @@
 #include "cli/user_error.h"
 #include "lab/designs/designs.h"
 #include "lab/experiments/report.h"
+#include "lab/policies/replay.h"
 
 namespace enchilada::cli {
 namespace {
@@ -102,6 +103,10 @@ int lab_list() {
   fmt::print("\nDesigns:\n");
   for (const lab::DesignEntry& design : lab::designs()) {
     fmt::print("  {:<22} {:<5} {}\n", design.name, design.when, design.what);
+  }
+  fmt::print("\nReplacement policies (enchilada lab replay TRACE --policy NAME):\n");
+  for (const lab::PolicyEntry& policy : lab::policies()) {
+    fmt::print("  {:<22} {:<5} {}\n", policy.name, policy.when, policy.what);
   }
   return 0;
 }

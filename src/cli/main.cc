@@ -13,6 +13,7 @@
 
 #include "cli/doctor.h"
 #include "cli/lab_command.h"
+#include "cli/replay_command.h"
 #include "cli/run_command.h"
 #include "cli/settings.h"
 #include "cli/sizes.h"
@@ -38,6 +39,7 @@ Sizes: 64K 128M 4G 1.5G 1T. The exit status is the program's, 128 + signal when 
 struct Arguments {
   RunOptions run;
   LabOptions lab;
+  ReplayCommand replay;
   std::string ram;
   std::string compressed;
 };
@@ -113,7 +115,37 @@ void add_lab(CLI::App& app, LabOptions* a) {
   explain->add_option("--steps", a->steps, "Its length in calls")->check(CLI::Range(1u, 100'000u));
 }
 
-int do_lab(CLI::App& lab, const LabOptions& options) {
+void add_replay(CLI::App& lab, ReplayCommand* a) {
+  CLI::App* replay =
+      lab.add_subcommand("replay", "A trace through replacement policies, with several sizes of memory");
+  replay->add_option("trace", a->trace, "The trace, packed or not; - is standard input")->type_name("FILE");
+  replay->add_option("--policy", a->policies, "Policies (default: all); --policy help lists them")
+      ->type_name("NAME,...")
+      ->delimiter(',');
+  replay
+      ->add_option("--mem", a->memory,
+                   "Sizes of memory, as bytes or as a share of the trace's pages (default: auto)")
+      ->type_name("64M,10%,auto")
+      ->delimiter(',');
+  replay->add_option("--format", a->format, "What the trace is written in (default: auto); --format help")
+      ->type_name("NAME");
+  replay->add_option("--page-size", a->page_size, "Of traces of addresses, and of --mem (default: 4K)")
+      ->type_name("SIZE");
+  replay->add_option("--skip", a->skip, "Leave out so many references at the start")->type_name("N");
+  replay->add_option("--limit", a->limit, "Stop after so many references (default: all)")->type_name("N");
+  replay->add_option("--seed", a->seed, "Of policies that draw")->type_name("N");
+  replay->add_option("-j,--jobs", a->jobs, "Replays at a time (default: one for each core)")
+      ->check(CLI::Range(1u, 1024u));
+  replay
+      ->add_option("--json", a->json_file,
+                   "Write everything to this file as JSON (docs/lab.md); - is standard output")
+      ->type_name("FILE");
+  replay->add_option("--csv", a->csv_file, "Write the table to this file as CSV; - is standard output")
+      ->type_name("FILE");
+}
+
+int do_lab(CLI::App& lab, const LabOptions& options, const ReplayCommand& replay) {
+  if (lab.got_subcommand("replay")) return lab_replay(replay);
   if (lab.got_subcommand("list")) return lab_list();
   if (lab.got_subcommand("merge")) return lab_merge(options);
   if (lab.got_subcommand("explain")) return lab_explain(options);
@@ -176,6 +208,7 @@ int dispatch(int argc, char** argv) {
   Arguments arguments;
   add_run(app, &arguments);
   add_lab(app, &arguments.lab);
+  add_replay(*app.get_subcommand("lab"), &arguments.replay);
   app.add_subcommand("doctor", "What this machine offers, what will be used, and what to change");
   std::vector<std::string> words(argv + 1, argv + argc);
   if (words.empty())
@@ -198,7 +231,7 @@ int dispatch(int argc, char** argv) {
     throw UserError(one_line(e.what()));
   }
   if (app.got_subcommand("doctor")) return doctor_command();
-  if (app.got_subcommand("lab")) return do_lab(*app.get_subcommand("lab"), arguments.lab);
+  if (app.got_subcommand("lab")) return do_lab(*app.get_subcommand("lab"), arguments.lab, arguments.replay);
   return do_run(*app.get_subcommand("run"), &arguments);
 }
 

@@ -114,6 +114,13 @@ class BadInput(Case):
             (2, "/nonexistent/c", ["lab", "experiment", "W9", "--cells", "/nonexistent/c"]),
             (2, "/nonexistent/c", ["lab", "merge", "/nonexistent/c"]),
             (2, "no such design", ["lab", "explain", "linux25"]),
+            (2, "which trace", ["lab", "replay"]),
+            (2, "/nonexistent/t: cannot be opened", ["lab", "replay", "/nonexistent/t"]),
+            (2, "lru2|--policy help", ["lab", "replay", "/dev/null", "--policy", "lru,lru2"]),
+            (2, "--mem 12x", ["lab", "replay", "/dev/null", "--mem", "10%,12x"]),
+            (2, "--mem 0%", ["lab", "replay", "/dev/null", "--mem", "0%"]),
+            (2, "--page-size 0", ["lab", "replay", "/dev/null", "--page-size", "0"]),
+            (2, "no references in it", ["lab", "replay", "/dev/null"]),
         ]
         for status, words, arguments in table:
             with self.subTest(arguments):
@@ -379,6 +386,18 @@ class Running(Case):
             done = self.call(*arguments)
             self.assertEqual((done.returncode, done.stderr), (0, ""), arguments)
             self.assertIn(word, done.stdout)
+
+    def test_lab_replays_a_trace_through_policies_and_memories(self):
+        trace = os.path.join(self.path, "belady")
+        with open(trace, "w", encoding="ascii") as f:
+            f.write("".join(f"{page}\n" for page in (1, 2, 3, 4, 1, 2, 5, 1, 2, 3, 4, 5)))
+        done = self.call("lab", "replay", trace, "--policy", "fifo,opt", "--mem", "12K,16K,60%", "--json", "-")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(done.stderr, "")
+        runs = [(r["policy"], r["frames"], r["misses"]) for r in json.loads(done.stdout)["runs"]]
+        self.assertEqual(runs, [("fifo", 3, 9), ("fifo", 4, 10), ("fifo", 3, 9), ("opt", 3, 7), ("opt", 4, 6), ("opt", 3, 7)])
+        text = self.call("lab", "replay", trace, "--policy", "lru", "--mem", "3,12K", "--page-size", "1").stdout
+        self.assertIn("12 references to 5 pages", text)
 
     def test_lab_reports_quietly_and_shards_merge_into_the_same_report(self):
         whole = self.call("lab", "experiment", "W9", "--json", "-")

@@ -56,7 +56,7 @@ struct Experiment {
   std::string_view sweep;   // what the points are
   std::string_view metric;  // the one that is drawn; cells have more
   std::string_view prediction;
-  std::string_view rule;  // what is held, what refuted
+  std::string_view rule;                  // what is held, what refuted
   std::vector<std::string_view> designs;  // or replacement policies
   std::vector<std::uint64_t> points;
   Values (*run)(std::string_view design, std::uint64_t point);
