@@ -114,7 +114,7 @@ void compare(std::uint64_t seed) {
 TEST(Policies, SameHitsAndVictimsAsTheNaiveOnes) {
   if (const char* const one = std::getenv("ENCHILADA_SEED")) return compare(std::strtoull(one, nullptr, 10));
 #ifdef ENCHILADA_LOCK_RANKS  // debug and sanitizer builds
-  constexpr std::uint64_t kSeeds = 200;
+  constexpr std::uint64_t kSeeds = 50;
 #else
   constexpr std::uint64_t kSeeds = 3000;
 #endif
