@@ -16,6 +16,7 @@ build/release/build.ninja: | deps
 # The command, the preload library, libenchilada and its headers.
 install: all
 	@cmake --install build/release --prefix $(PREFIX)
+	@[ "$$(id -u)" != 0 ] || ldconfig # so that programs find the library at once
 
 # The reference of the public headers, by Doxygen: build/release/docs/html/index.html.
 docs: build/release/build.ninja
