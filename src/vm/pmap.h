@@ -84,6 +84,12 @@ class PmapSystem {
   /// The frames are exclusively busy. Neighbours in `frames` that are neighbours in memory are cheapest.
   virtual void remove_all(std::span<const FrameNumber> frames, std::span<bool> refused) = 0;
 
+  /// remove_all() of frames whose contents nobody needs any more: they may read as anything afterwards, until
+  /// they are filled, zeroed or copied to. So a machine may drop them where they are mapped.
+  virtual void discard_all(std::span<const FrameNumber> frames, std::span<bool> refused) {
+    remove_all(frames, refused);
+  }
+
   /// Takes write access away from all mappings of the frame (busy); their modified bits go to the sink.
   virtual void remove_write(FrameNumber frame) = 0;
 

@@ -34,10 +34,9 @@ bool shows_shared_contents(const MapEntry& entry) {
 }
 
 // The object stays as it is for those who share it; this map forgets it and starts afresh, with zeros or with
-// the file below. Right in every case. `carrier` takes the reference to the place where references are
-// dropped: behind the unlock.
+// the file below. Right in every case, once what only this map sees has gone. `carrier` takes the
+// reference to the place where references are dropped: behind the unlock.
 void VmMap::Impl::forget_object(MapEntry* entry, MapEntry* carrier, Writer& writer) {
-  objects().remove_range(*entry->object, entry->offset, entry->pages());
   carrier->object = entry->object;
   writer.defer(carrier);
   const MapEntry old = *entry;
@@ -62,13 +61,19 @@ KernReturn VmMap::Impl::discard(VirtRange range) {
   }
   SpareEntries carriers(*this);
   if (replace && !(carriers.reserve(count) && clip(range, writer))) return KernReturn::kResourceShortage;
-  remove_mappings(range);
+  // What only this map sees goes while it is mapped: vm_map_remove.cc says why.
   for (MapEntry* e = entries.first_ending_after(range.start); e != entries.header() && e->start < range.end;
        e = e->next) {
     if (e->object == nullptr || shows_shared_contents(*e)) continue;
     const VirtRange part = overlap(*e, range);
-    if (!replace || sole_user(*e)) {
-      objects().remove_range(*e->object, e->index_of(part.start), to_pages(part.size()));
+    objects().remove_range(*e->object, e->index_of(part.start), to_pages(part.size()));
+  }
+  remove_mappings(range);
+  for (MapEntry* e = entries.first_ending_after(range.start);
+       replace && e != entries.header() && e->start < range.end; e = e->next) {
+    if (e->object == nullptr || shows_shared_contents(*e)) continue;
+    if (sole_user(*e)) {  // perhaps since a moment ago
+      objects().remove_range(*e->object, e->offset, e->pages());
     } else {
       forget_object(e, carriers.take(), writer);
     }
@@ -86,8 +91,8 @@ KernReturn VmMap::Impl::free_contents(VirtRange range) {
     if (e->object == nullptr || e->inherit == Inherit::kShare || e->wired_count != 0 || !sole_user(*e))
       continue;
     const VirtRange part = overlap(*e, range);
-    pmap->remove(part);
     objects().remove_range(*e->object, e->index_of(part.start), to_pages(part.size()));
+    pmap->remove(part);
   }
   return KernReturn::kSuccess;
 }

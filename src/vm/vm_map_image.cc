@@ -129,10 +129,12 @@ bool VmMap::Impl::put_back_in_place(MapEntry* entry, const MapEntry& saved, Spar
     return false;
   }
   if (entry->object == saved.object && entry->offset == saved.offset && entry->needs_copy) return true;
+  // Whatever comes of this, the entry's own contents go: first of all, while they are mapped
+  // (vm_map_remove.cc says why).
+  objects().remove_range(*entry->object, entry->offset, entry->pages());
   if (!unmap_down_to(*entry, saved.object, saved.offset)) return false;
   MapEntry* const carrier = spares.take();  // of the reference, until the map is unlocked
   carrier->object = entry->object;
-  objects().remove_range(*entry->object, entry->offset, entry->pages());
   refer_to(*saved.object);
   entry->object = saved.object;
   entry->offset = saved.offset;

@@ -69,6 +69,7 @@ struct VmMap::Impl {
   KernReturn remove(VirtRange range);
   /// Empties the range: the part of remove() after the checks. False: no memory to clip, nothing done.
   [[nodiscard]] bool remove_locked(VirtRange range, Writer& writer) REQUIRES(lock);
+  void free_unshared(VirtRange range) REQUIRES(lock);
   void remove_mappings(VirtRange range) REQUIRES(lock);
 
   // --- vm_map_protect.cc: protect, inherit

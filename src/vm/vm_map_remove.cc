@@ -1,5 +1,6 @@
-// munmap. Order: unwire, remove mappings, free what only this map could see, take the entries out; the
-// objects' references go after the unlock.
+// munmap. Order: unwire, free what only this map could see, remove the other mappings, take the entries out;
+// the objects' references go after the unlock. Freeing comes before the mappings go: what is still mapped is
+// dropped where it is, many pages at a time, and what is not would first have to be brought home.
 #include "base/check.h"
 #include "vm/vm_map_impl.h"
 #include "vm/vm_object.h"
@@ -16,16 +17,25 @@ void VmMap::Impl::remove_mappings(VirtRange range) {
   }
 }
 
+// The objects may live on in other entries of this map; what only this range showed is freed now, not with
+// them.
+void VmMap::Impl::free_unshared(VirtRange range) {
+  for (MapEntry* e = entries.first_ending_after(range.start); e != entries.header() && e->start < range.end;
+       e = e->next) {
+    if (e->object == nullptr) continue;
+    const VirtRange part = overlap(*e, range);
+    objects().remove_range(*e->object, e->index_of(part.start), to_pages(part.size()));
+  }
+}
+
 bool VmMap::Impl::remove_locked(VirtRange range, Writer& writer) {
   if (!clip(range, writer)) return false;
+  free_unshared(range);
   remove_mappings(range);
   MapEntry* entry = entries.first_ending_after(range.start);
   while (entry != entries.header() && entry->start < range.end) {
     MapEntry* const next = entry->next;
     DCHECK(entry->wired_count == 0 && !entry->in_transition);
-    // The object may live on in other entries of this map; what only this range showed is freed now, not with
-    // them.
-    if (entry->object != nullptr) objects().remove_range(*entry->object, entry->offset, entry->pages());
     unlink(entry);
     writer.defer(entry);
     entry = next;

@@ -221,7 +221,7 @@ void VmObjectZone::release(std::span<const FrameNumber> frames) {
     for (const FrameNumber frame : frames.first(n)) {
       (system_.page(frame).has(Page::kMapped) ? mapped[mapped_n++] : idle[idle_n++]) = frame;
     }
-    if (mapped_n > 0) system_.pmaps().remove_all({mapped.data(), mapped_n}, {refused.data(), mapped_n});
+    if (mapped_n > 0) system_.pmaps().discard_all({mapped.data(), mapped_n}, {refused.data(), mapped_n});
     for (std::size_t i = 0; i < mapped_n; ++i) {
       if (refused[i]) {
         system_.queues().move(mapped[i], PageQueue::kLimbo);

@@ -179,7 +179,8 @@ class VmObjectZone {
   void clear_one_mapping(VmObject& object);
 
   /// Frees pages and swap of [first, first+count) of an object that only this range maps (ONEMAPPING or one
-  /// reference); the mappings are gone already. Does nothing when others may still see them.
+  /// reference), and their mappings with them; the map is locked, so that no fault makes others. Does nothing
+  /// when others may still see them.
   void remove_range(VmObject& object, PageIndex first, PageCount count);
 
   /// Collapse and bypass as far as possible (§1.4). Object unlocked on entry.
@@ -205,8 +206,8 @@ class VmObjectZone {
   [[nodiscard]] bool insert_page(VmObject& object, PageIndex index, FrameNumber frame);
   /// Takes pages out of their object and off their queues; they stay busy and mapped as they are.
   void remove_pages(VmObject& object, std::span<const FrameNumber> frames);
-  /// Frees pages that are in no object and on no queue: unmaps them if they may be mapped; pinned ones go to
-  /// limbo.
+  /// Frees pages that are in no object and on no queue: unmaps them if they may be mapped, and their contents
+  /// are lost; pinned ones go to limbo.
   void release(std::span<const FrameNumber> frames);
   /// Moves a page (busy) from one locked object to another; dirties it and drops its swap copy. False: no
   /// metadata.

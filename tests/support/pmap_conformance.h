@@ -599,6 +599,48 @@ TYPED_TEST_P(PmapConformance, RemoveAllRefusesPinnedFramesOnly) {
   }
 }
 
+TYPED_TEST_P(PmapConformance, DiscardAllTakesMappingsAndLeavesFramesUsable) {
+  // Scattered over two spaces, mapped in every way, and some not at all. Neighbours keep what they have.
+  auto& m = this->m;
+  TestSpace b = m.space();
+  std::vector<FrameNumber> doomed;
+  for (std::size_t i = 0; i < 30; ++i) {
+    m.fill(this->frame(i), static_cast<std::uint8_t>(i + 1));
+    TestSpace& s = i % 2 == 0 ? this->a : b;
+    const Prot prot = i % 3 == 0 ? Prot::kRead : Prot::kReadWrite;
+    if (i % 5 != 4) {
+      ASSERT_EQ(m.enter(s, 63 - i, {this->frame(i)}, prot), 1u);
+    }
+    if (i % 4 != 3) doomed.push_back(this->frame(i));
+  }
+  std::vector<char> storage(doomed.size(), 1);
+  m.machine.pmaps().discard_all(doomed, {reinterpret_cast<bool*>(storage.data()), storage.size()});
+  EXPECT_EQ(std::count(storage.begin(), storage.end(), 0), static_cast<std::ptrdiff_t>(doomed.size()));
+  for (std::size_t i = 0; i < 30; ++i) {
+    TestSpace& s = i % 2 == 0 ? this->a : b;
+    if (i % 4 != 3) {
+      EXPECT_EQ(m.load(s, 63 - i), std::nullopt);
+      EXPECT_FALSE(m.store(s, 63 - i, 9));
+    } else if (i % 5 != 4) {
+      EXPECT_EQ(m.load(s, 63 - i), i + 1);
+    } else {
+      EXPECT_EQ(m.peek(this->frame(i)), i + 1);
+    }
+  }
+  // In each way that gives a frame contents again.
+  m.machine.phys().zero({doomed[0], PageCount{1}});
+  EXPECT_EQ(m.peek(doomed[0], 77), 0);
+  m.fill(doomed[1], 0x5a);
+  m.machine.phys().copy(doomed[1], doomed[2]);
+  m.machine.phys().copy(this->frame(3), doomed[3]);
+  ASSERT_EQ(m.enter(b, 0, {doomed[2]}, Prot::kReadWrite, Access::kWrite), 1u);
+  ASSERT_EQ(m.enter(b, 1, {doomed[3]}, Prot::kRead), 1u);
+  EXPECT_EQ(m.load(b, 0, 4095), 0x5a);
+  EXPECT_EQ(m.load(b, 1, 4095), 4);
+  ASSERT_TRUE(m.store(b, 0, 1));
+  EXPECT_TRUE(m.known_modified(doomed[2]));
+}
+
 TYPED_TEST_P(PmapConformance, RemoveWriteKeepsReading) {
   auto& m = this->m;
   m.fill(this->frame(0), 1);
@@ -798,7 +840,7 @@ TYPED_TEST_P(PmapConformance, RandomOperationsAgainstAModel) {
   for (int step = 0; step < 20000; ++step) {
     const std::size_t s = pick(spaces.size());
     const std::size_t p = pick(kPages);
-    switch (pick(9)) {
+    switch (pick(10)) {
       case 0:
       case 1: {
         const std::size_t n = 1 + pick(std::min<std::size_t>(3, kPages - p));
@@ -874,6 +916,19 @@ TYPED_TEST_P(PmapConformance, RandomOperationsAgainstAModel) {
         frames[f].modified = false;
         break;
       }
+      case 9: {  // nobody needs the contents of some frames; they get others
+        std::vector<FrameNumber> batch;
+        for (std::size_t f = pick(3); f < kUsed; f += 1 + pick(6)) {
+          batch.push_back(this->frame(f));
+          forget_frame(f);
+          frames[f].value = static_cast<std::uint8_t>(step);
+        }
+        std::array<bool, kUsed> refused{};
+        m.machine.pmaps().discard_all(batch, std::span(refused).first(batch.size()));
+        ASSERT_EQ(std::count(refused.begin(), refused.end(), true), 0);
+        for (const FrameNumber f : batch) m.fill(f, static_cast<std::uint8_t>(step));
+        break;
+      }
     }
   }
   for (std::size_t f = 0; f < kUsed; ++f) {
@@ -885,21 +940,19 @@ TYPED_TEST_P(PmapConformance, RandomOperationsAgainstAModel) {
   }
 }
 
-REGISTER_TYPED_TEST_SUITE_P(PmapConformance, GrantsDistinctFramesBelowTheLimit,
-                            RetiredFramesCanBeGrantedAgain, ZeroMakesWholeRunsReadAsZeros, ZeroAfterUse,
-                            CopyCopiesEveryByteAndLeavesTheSource, CopyFromAFrameThatIsMappedReadOnly,
-                            WithFramesGivesRunsInOrder, NothingMappedFaults, ReadMappingReadsAndRefusesStores,
-                            WriteMappingStoresIntoTheFrame, ExecuteIsAcceptedWithReadAndWrite,
-                            EntersLeadingFramesOfASpan, ReadOnlySpanRefusesStores, EnterReplacesAnotherFrame,
-                            SpanReplacesWhatIsThere, SameFrameAgainUpgrades,
-                            SameFrameAgainDowngradesAndKeepsModified, ContentsFollowTheFrameToAnotherAddress,
-                            TwoSpacesShareAFrame, SpacesAreSeparate, DestroyingAPmapReportsAndFreesItsFrames,
-                            WiredMappingsStayWhileOthersCome, RemoveTakesExactlyTheRange,
-                            RemoveOfNothingIsFine, ProtectTakesWriteAwayAndKeepsContents, ProtectNoneRemoves,
-                            ProtectGrantsNothing, RemoveAllTakesBatches, RemoveAllRefusesPinnedFramesOnly,
-                            RemoveWriteKeepsReading, CleanedFramesReportTheNextStore,
-                            ReadOnlyUseNeverLosesAnEarlierModification, ReferenceBits,
-                            CopyFromNeverGrantsWriteOrWrongBytes, RemoveAllIsAtomicAgainstAWriter,
-                            ThreadsOnSeparateFramesDoNotDisturbEachOther, RandomOperationsAgainstAModel);
+REGISTER_TYPED_TEST_SUITE_P(
+    PmapConformance, GrantsDistinctFramesBelowTheLimit, RetiredFramesCanBeGrantedAgain,
+    ZeroMakesWholeRunsReadAsZeros, ZeroAfterUse, CopyCopiesEveryByteAndLeavesTheSource,
+    CopyFromAFrameThatIsMappedReadOnly, WithFramesGivesRunsInOrder, NothingMappedFaults,
+    ReadMappingReadsAndRefusesStores, WriteMappingStoresIntoTheFrame, ExecuteIsAcceptedWithReadAndWrite,
+    EntersLeadingFramesOfASpan, ReadOnlySpanRefusesStores, EnterReplacesAnotherFrame, SpanReplacesWhatIsThere,
+    SameFrameAgainUpgrades, SameFrameAgainDowngradesAndKeepsModified, ContentsFollowTheFrameToAnotherAddress,
+    TwoSpacesShareAFrame, SpacesAreSeparate, DestroyingAPmapReportsAndFreesItsFrames,
+    WiredMappingsStayWhileOthersCome, RemoveTakesExactlyTheRange, RemoveOfNothingIsFine,
+    ProtectTakesWriteAwayAndKeepsContents, ProtectNoneRemoves, ProtectGrantsNothing, RemoveAllTakesBatches,
+    RemoveAllRefusesPinnedFramesOnly, DiscardAllTakesMappingsAndLeavesFramesUsable, RemoveWriteKeepsReading,
+    CleanedFramesReportTheNextStore, ReadOnlyUseNeverLosesAnEarlierModification, ReferenceBits,
+    CopyFromNeverGrantsWriteOrWrongBytes, RemoveAllIsAtomicAgainstAWriter,
+    ThreadsOnSeparateFramesDoNotDisturbEachOther, RandomOperationsAgainstAModel);
 
 }  // namespace enchilada

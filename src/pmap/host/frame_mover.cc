@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 
 #include <algorithm>
 
@@ -113,6 +114,8 @@ long FrameMover::open(int lowest, VirtRange (*next_kernels)(VirtAddr)) noexcept 
     close();
     return result;
   }
+  // Of nothing at all, so it only says whether it would.
+  drops_together_ = raw_syscall(SYS_process_madvise, uffd::kSelf, 0, 0, MADV_DONTNEED) == 0;
   const long pagemap = raw_syscall(SYS_openat, AT_FDCWD, as_arg("/proc/self/pagemap"), O_RDONLY | O_CLOEXEC);
   pagemap_ = pagemap < 0 ? -1 : raise_descriptor(pagemap, lowest);
   return 0;
@@ -338,6 +341,30 @@ void FrameMover::set_writable(VirtAddr va, std::uint64_t pages, bool writable) n
   while ((result = raw_syscall(SYS_ioctl, fd_, uffd::kIoctlWriteProtect, as_arg(&request))) == -EAGAIN)
     yield();
   CHECK(result == 0, va.value(), static_cast<std::uint64_t>(-result));
+}
+
+void FrameMover::drop_window(std::span<const VirtRange> runs) noexcept {
+  CHECK(runs.size() <= kMaxDrops, runs.size());
+  std::uint64_t dropped = 0;  // bytes, of the runs in their order
+  if (drops_together_ && runs.size() > 1) {
+    iovec list[kMaxDrops];
+    for (std::size_t i = 0; i < runs.size(); ++i) {
+      list[i] = {reinterpret_cast<void*>(runs[i].start.value()), runs[i].size().value()};
+    }
+    bump(counters_.drops);
+    const long result = raw_syscall(SYS_process_madvise, uffd::kSelf, as_arg(list),
+                                    static_cast<long>(runs.size()), MADV_DONTNEED);
+    if (result > 0) dropped = static_cast<std::uint64_t>(result);
+  }
+  for (const VirtRange run : runs) {  // what it did not do: a filter may forbid it, a signal may cut it short
+    const std::uint64_t size = run.size().value();
+    if (dropped < size) {
+      drop(run.start.value(), size >> kPageShift);
+      dropped = 0;
+    } else {
+      dropped -= size;
+    }
+  }
 }
 
 void FrameMover::drop_home(VirtAddr home, std::uint64_t pages) noexcept {

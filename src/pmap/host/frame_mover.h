@@ -9,6 +9,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <span>
 
 #include "base/raw_syscall.h"
 #include "base/units.h"
@@ -30,6 +31,7 @@ class FrameMover {
  public:
   static constexpr std::uint64_t kMaxRun = 128;  // pages of one call
   static constexpr std::uint64_t kCopyRun = 16;  // pages that exist twice in one call
+  static constexpr std::size_t kMaxDrops = 64;   // runs of one drop_window()
 
   struct Setup {
     VirtRange window;
@@ -60,6 +62,9 @@ class FrameMover {
                       bool patient = true) noexcept;
   /// Changes write protection of pages that are all present.
   void set_writable(VirtAddr va, std::uint64_t pages, bool writable) noexcept;
+  /// Drops the memory of window pages: at most kMaxDrops runs. One call, and one flush of the CPUs' TLBs, for
+  /// all of them where the kernel can; that flush is most of the cost of a page.
+  void drop_window(std::span<const VirtRange> runs) noexcept;
   /// Drops the memory of home slots.
   void drop_home(VirtAddr home, std::uint64_t pages) noexcept;
   /// Gives empty home slots memory.
@@ -114,6 +119,7 @@ class FrameMover {
   SyscallFunction window_syscall_;
   int fd_ = -1;
   int pagemap_ = -1;
+  bool drops_together_ = false;  // process_madvise(2) does MADV_DONTNEED to the calling process (Linux 6.13)
   std::atomic<std::uint64_t> slack_free_;
   Counters counters_;
 };

@@ -359,6 +359,99 @@ void HostMachine::withdraw_locked(std::uint64_t page, FrameNumber first, std::ui
   if (count > 0) refused_.fetch_add(count, std::memory_order_relaxed);
 }
 
+// --- discard_all -----------------------------------------------------------------------------------------
+
+struct HostMachine::Scattered {
+  struct Item {
+    std::size_t index;  // in the span that the caller gave
+    FrameNumber frame;
+    std::uint64_t page;
+  };
+  static constexpr std::size_t kMost = FrameMover::kMaxDrops;
+  std::array<Item, kMost> items;
+  std::size_t count = 0;
+  std::uint64_t lowest = ~std::uint64_t{0};
+  std::uint64_t end = 0;
+
+  void add(const Item& item) {
+    items[count++] = item;
+    lowest = item.page < lowest ? item.page : lowest;
+    end = item.page + 1 > end ? item.page + 1 : end;
+  }
+};
+
+void HostMachine::discard_all(std::span<const FrameNumber> frames, std::span<bool> refused) {
+  CHECK(refused.size() >= frames.size());
+  std::size_t i = 0;
+  while (i < frames.size()) i += discard_some(frames.subspan(i), refused.subspan(i));
+}
+
+// Handles leading frames; returns how many (0: try again). The pages may be in any order, so their slots are
+// only tried for: whoever waited for one while holding others could wait for ever.
+std::size_t HostMachine::discard_some(std::span<const FrameNumber> frames, std::span<bool> refused) {
+  Scattered these;
+  std::size_t i = 0;
+  for (; i < frames.size() && these.count < Scattered::kMost; ++i) {
+    refused[i] = false;
+    const FrameState state = frames_.load(frames[i]);
+    if (!state.mapped()) continue;
+    if (!index_.try_lock_if(state.page, WindowIndex::slot_of(frames[i]))) {
+      if (i == 0) (void)index_.settled(state.page);  // remove() or protect() is at it
+      break;
+    }
+    these.add({i, frames[i], state.page});
+  }
+  if (these.count == 0) return i;
+  if (pins_ == nullptr) {
+    drop_locked(these);
+  } else {
+    const PinSet::Withdrawal whole(*pins_, pages_range(these.lowest, these.end - these.lowest));
+    if (!whole.allowed()) refuse_pinned(these, refused);
+    drop_locked(these);
+  }
+  return i;
+}
+
+// Lets those go that a system call uses. Exact: the caller's withdrawal covers them all.
+void HostMachine::refuse_pinned(Scattered& these, std::span<bool> refused) {
+  std::size_t kept = 0;
+  for (std::size_t i = 0; i < these.count; ++i) {
+    const Scattered::Item item = these.items[i];
+    if (pins_->pinned(pages_range(item.page, 1))) {
+      refused[item.index] = true;
+      refused_.fetch_add(1, std::memory_order_relaxed);
+      index_.unlock(item.page);
+    } else {
+      these.items[kept++] = item;
+    }
+  }
+  these.count = kept;
+}
+
+void HostMachine::drop_locked(const Scattered& these) {
+  std::array<VirtRange, Scattered::kMost> runs;
+  std::size_t n = 0;
+  for (std::size_t i = 0; i < these.count; ++i) {
+    const Scattered::Item& item = these.items[i];
+    if (sink_ != nullptr && frames_.load(item.frame).place == FramePlace::kWritable) {
+      sink_->note_modified(item.frame);
+    }
+    const VirtRange at = pages_range(item.page, 1);
+    if (n > 0 && runs[n - 1].end == at.start) {
+      runs[n - 1].end = at.end;
+    } else {
+      runs[n++] = at;
+    }
+  }
+  mover_.drop_window(std::span(runs).first(n));
+  for (std::size_t i = 0; i < these.count; ++i) {
+    frames_.store(these.items[i].frame, FramePlace::kUnpopulated);
+    index_.set_locked(these.items[i].page, WindowIndex::kEmpty);
+    index_.unlock(these.items[i].page);
+  }
+  pages_dropped_.fetch_add(these.count, std::memory_order_relaxed);
+}
+
 // --- what the runtime asks -------------------------------------------------------------------------------
 
 bool HostMachine::resident(VirtRange range, Access access) const {
@@ -381,6 +474,7 @@ HostStats HostMachine::stats() const {
   HostStats s;
   s.pages_entered = pages_entered_.load(std::memory_order_relaxed);
   s.pages_left = pages_left_.load(std::memory_order_relaxed);
+  s.pages_dropped = pages_dropped_.load(std::memory_order_relaxed);
   s.refused = refused_.load(std::memory_order_relaxed);
   s.stolen = stolen_.load(std::memory_order_relaxed);
   s.granted = granted_count_.load(std::memory_order_relaxed);

@@ -14,14 +14,14 @@
 //    (kCopySlack).
 //  - Eviction is atomic against writers (MOVE, or write protection before the copy; live-runtime.md, rule
 //    1).
-//  - A page that a system call uses (PinSet) is never withdrawn by remove_all(); remove(), protect() and
-//    remove_write() are orders and do not ask.
+//  - A page that a system call uses (PinSet) is never withdrawn by remove_all() or discard_all(); remove(),
+//    protect() and remove_write() are orders and do not ask.
 //  - After creation: no malloc, no libc, no errno, no thread-local storage; usable in signal handlers (all
 //    signals blocked) and in threads that libc does not know.
 // Locking: a frame's state is the busy holder's, but remove() and protect() may send it home meanwhile;
 // every change from or to "mapped" happens under the lock bit of the window page's slot (window_index.h).
-// Slot locks are held for one kernel call and nothing is locked while holding one, but further slots of the
-// same run, upwards.
+// Slot locks are held for one kernel call and nothing is waited for while holding one, but further slots of
+// the same run, upwards.
 #pragma once
 
 #include <array>
@@ -77,6 +77,7 @@ enum class HostError : std::uint8_t {
 struct HostStats {
   std::uint64_t pages_entered = 0;  // into the window, however
   std::uint64_t pages_left = 0;     // home again
+  std::uint64_t pages_dropped = 0;  // discarded where they were
   std::uint64_t refused = 0;        // by pins
   std::uint64_t stolen = 0;         // a frame wanted at a second address
   MoverStats mover;
@@ -142,6 +143,9 @@ class HostMachine final : public PhysicalMemory, public PmapSystem {
   void set_sink(PageStateSink& sink) override { sink_ = &sink; }
   [[nodiscard]] bool has_reference_bits() const override { return false; }
   void remove_all(std::span<const FrameNumber> frames, std::span<bool> refused) override;
+  /// Drops what is mapped in place, 64 pages with one flush, whatever the transport; the frames are then
+  /// unpopulated.
+  void discard_all(std::span<const FrameNumber> frames, std::span<bool> refused) override;
   void remove_write(FrameNumber frame) override;
   unsigned ts_referenced(FrameNumber) override { return 0; }
   /// A frame that is mapped writable counts as modified: there is no dirty bit (contents are compared
@@ -241,6 +245,10 @@ class HostMachine final : public PhysicalMemory, public PmapSystem {
   void home_locked(std::uint64_t page, FrameNumber first, std::uint64_t n, bool* refused = nullptr);
   std::size_t withdraw_run(std::span<const FrameNumber> frames, std::span<bool> refused);
   void withdraw_locked(std::uint64_t page, FrameNumber first, std::uint64_t n, bool* refused);
+  struct Scattered;  // frames of one discard_all(), with their slots locked
+  std::size_t discard_some(std::span<const FrameNumber> frames, std::span<bool> refused);
+  void refuse_pinned(Scattered& these, std::span<bool> refused);
+  void drop_locked(const Scattered& these);
   void write_protect_locked(std::uint64_t page, std::uint64_t n);
   template <class Visit>
   void for_each_mapped_run(VirtRange range, bool empties, Visit visit);
@@ -273,6 +281,7 @@ class HostMachine final : public PhysicalMemory, public PmapSystem {
   std::atomic<std::uint64_t> granted_count_{0};
   std::atomic<std::uint64_t> pages_entered_{0};
   std::atomic<std::uint64_t> pages_left_{0};
+  std::atomic<std::uint64_t> pages_dropped_{0};
   std::atomic<std::uint64_t> refused_{0};
   std::atomic<std::uint64_t> stolen_{0};
 

@@ -20,6 +20,9 @@ inline constexpr std::uint64_t kRegisterWp = 1u << 1;
 inline constexpr std::uint64_t kCopyWp = 1u << 1;          // mode of Copy: enter write-protected
 inline constexpr std::uint64_t kWriteProtectOn = 1u << 0;  // mode of WriteProtect: take write access away
 
+inline constexpr long kSelf =
+    -10001;  // instead of a pidfd: the calling process (pidfd.h: PIDFD_SELF_PROCESS)
+
 struct Api {
   std::uint64_t api;
   std::uint64_t features;

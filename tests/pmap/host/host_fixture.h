@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -81,9 +82,12 @@ class HostRig {
   std::uint64_t remove_all(const std::vector<FrameNumber>& frames) {
     std::array<bool, 4096> refused{};
     machine->remove_all(frames, std::span(refused).first(frames.size()));
-    std::uint64_t n = 0;
-    for (std::size_t i = 0; i < frames.size(); ++i) n += refused[i] ? 1 : 0;
-    return n;
+    return static_cast<std::uint64_t>(std::count(refused.begin(), refused.end(), true));
+  }
+  std::uint64_t discard_all(const std::vector<FrameNumber>& frames) {
+    std::array<bool, 4096> refused{};
+    machine->discard_all(frames, std::span(refused).first(frames.size()));
+    return static_cast<std::uint64_t>(std::count(refused.begin(), refused.end(), true));
   }
   void fill(FrameNumber frame, std::uint8_t value) {
     machine->with_frames({frame, PageCount{1}}, Access::kWrite, [value](std::byte* p) {
