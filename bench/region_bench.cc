@@ -15,6 +15,7 @@
 #include <cstdlib>
 #include <optional>
 #include <utility>
+#include <vector>
 
 namespace {
 
@@ -102,6 +103,30 @@ BENCHMARK(drop_snapshot_after_1000_writes)
     ->UseManualTime()
     ->Unit(benchmark::kMillisecond)
     ->Iterations(20);
+
+/// The first write of a page under so many nested snapshots, one page written between each two of them. Every
+/// 16th page is written, so that no fault brings in the page of another. Divide by the same under one.
+void write_under_snapshots(benchmark::State& state) {
+  Filled filled(64);
+  std::byte* const at = filled.region->data();
+  std::vector<enchilada::Snapshot> marks;
+  for (std::int64_t i = 0; i < state.range(0); ++i) {
+    marks.push_back(filled.region->snapshot().value());
+    at[static_cast<std::uint64_t>(i) * kPage] = std::byte{7};
+  }
+  std::uint64_t page = 1024;
+  for (auto _ : state) {
+    const auto start = Clock::now();
+    for (unsigned i = 0; i < 50; ++i, page += 16) at[page * kPage] = std::byte{8};
+    state.SetIterationTime(seconds_since(start) / 50);
+  }
+}
+BENCHMARK(write_under_snapshots)
+    ->Arg(1)
+    ->Arg(1000)
+    ->UseManualTime()
+    ->Unit(benchmark::kMicrosecond)
+    ->Iterations(15);
 
 void rollback_of_1000_pages(benchmark::State& state) {
   Filled filled(static_cast<std::uint64_t>(state.range(0)));

@@ -4,9 +4,10 @@
   sort      GNU sort and the two-thread sort finish 20 of 20 at 256M, 128M and 64M, where Linux kills them now and then
   kill9     1,000 kill -9 of members of process trees at random moments: nobody hangs, nothing is left
   seeds     the random model tests with more seeds: --seeds N (default 1,000,000)
+  regions   the library's random histories with more seeds (--region-seeds N, default 5,000), and a tree of 10,000 branches
   programs  the real programs at the sizes of the issue, as root and as nobody, both transports
 
-Usage: soak.py [sort] [kill9] [seeds] [programs] [--seeds N]
+Usage: soak.py [sort] [kill9] [seeds] [regions] [programs] [--seeds N] [--region-seeds N]
 """
 import argparse
 import os
@@ -25,6 +26,8 @@ def steps(args):
         "kill9": [(LIVE + ["kill9", "--times", "1000"], {})],
         "seeds": [(["ctest", "--test-dir", str(ROOT / "build" / "release"), "-R", "^model$", "--output-on-failure", "--timeout",
                     "1000000"], {"ENCHILADA_SEEDS": str(args.seeds)})],
+        "regions": [(["ctest", "--test-dir", str(ROOT / "build" / "release"), "-R", "^runtime_library$", "--output-on-failure",
+                      "--timeout", "1000000"], {"ENCHILADA_SEEDS": str(args.region_seeds), "ENCHILADA_BRANCHES": "10000"})],
         "programs": [(LIVE + ["programs"], {}), (LIVE + ["redis"], {})],
     }
     for name in args.what or list(every):
@@ -34,8 +37,9 @@ def steps(args):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", choices=["sort", "kill9", "seeds", "programs", []])
+    parser.add_argument("what", nargs="*", choices=["sort", "kill9", "seeds", "regions", "programs", []])
     parser.add_argument("--seeds", type=int, default=1_000_000)
+    parser.add_argument("--region-seeds", type=int, default=5000)
     args = parser.parse_args()
     for name, command, env in steps(args):
         began = time.monotonic()

@@ -26,6 +26,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <variant>
@@ -64,12 +65,21 @@ class [[nodiscard]] Expected {
   [[nodiscard]] bool has_value() const { return held_.index() == 0; }
   /// The same.
   explicit operator bool() const { return has_value(); }
-  /// The value; throws std::bad_variant_access when there is an error.
-  [[nodiscard]] T& value() & { return std::get<0>(held_); }
+  /// The value; where there is an error, throws a std::runtime_error with its text.
+  [[nodiscard]] T& value() & {
+    demand_value();
+    return std::get<0>(held_);
+  }
   /// @copydoc value()
-  [[nodiscard]] const T& value() const& { return std::get<0>(held_); }
+  [[nodiscard]] const T& value() const& {
+    demand_value();
+    return std::get<0>(held_);
+  }
   /// @copydoc value()
-  [[nodiscard]] T value() && { return std::move(std::get<0>(held_)); }
+  [[nodiscard]] T value() && {
+    demand_value();
+    return std::move(std::get<0>(held_));
+  }
   /// value().
   T& operator*() { return value(); }
   /// Of value().
@@ -78,6 +88,13 @@ class [[nodiscard]] Expected {
   [[nodiscard]] const Error& error() const { return std::get<1>(held_); }
 
  private:
+  // A program that does not ask ends with the reason. Without exceptions std::get() ends it, without one.
+  void demand_value() const {
+#ifdef __cpp_exceptions
+    if (!has_value()) throw std::runtime_error(error().message);
+#endif
+  }
+
   std::variant<T, Error> held_;
 };
 

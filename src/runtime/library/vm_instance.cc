@@ -237,7 +237,9 @@ VmStatistics VmInstance::statistics() {
   all.ram_bytes = to_bytes(host_->frame_limit()).value();
   const auto level = [](const Counter& c) { return c.load(std::memory_order_relaxed); };
   all.resident_bytes = (level(counters_->granted) - level(counters_->free_count)) * kPageSize;
-  all.swap_used_bytes = to_bytes(space_->used()).value();
+  // Not what only waits for a write under way to end, its contents given up already.
+  const PageCount used = space_->used();
+  all.swap_used_bytes = to_bytes(used - std::min(used, pager_->given_up())).value();
   all.swap_bytes = to_bytes(space_->capacity()).value();
   all.metadata_bytes = arena_->touched();
   all.objects = system_->objects().live();
