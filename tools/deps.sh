@@ -7,7 +7,7 @@ set -eu
 # To build and check. libclang-rt-dev holds the sanitizer runtimes of clang.
 build="cmake ninja-build g++ clang clang-format clang-tidy libclang-rt-dev pkg-config git python3
   libgtest-dev libgmock-dev libbenchmark-dev libcli11-dev libfmt-dev nlohmann-json3-dev libxxhash-dev libmimalloc-dev liburing-dev liblz4-dev libzstd-dev zlib1g-dev liblzma-dev
-  pybind11-dev python3-dev python3-numpy doxygen groff-base"
+  pybind11-dev python3-dev python3-numpy doxygen groff-base dpkg-dev lintian"
 # Real programs that the demo, the live tests and the benchmarks run.
 programs="sqlite3 redis-server redis-tools zstd xz-utils perl gcc electric-fence coreutils util-linux procps"
 

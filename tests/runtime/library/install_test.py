@@ -25,7 +25,9 @@ def main():
     with tempfile.TemporaryDirectory(prefix="enchilada-install-") as folder:
         root = pathlib.Path(folder)
         prefix = root / "prefix"
-        run("cmake", "--install", build, "--prefix", prefix)
+        # The prefix as it will be, below a folder for now, as packagers do: nothing may remember either.
+        run("cmake", "--install", build, "--prefix", "/opt/enchilada", env={**os.environ, "DESTDIR": str(root / "staged")})
+        (root / "staged" / "opt" / "enchilada").rename(prefix)
         run("cmake", "-S", source / "examples" / "outside", "-B", root / "build", f"-DCMAKE_PREFIX_PATH={prefix}")
         run("cmake", "--build", root / "build")
         first = run(root / "build" / "first")
@@ -35,9 +37,15 @@ def main():
 
         libraries = next(prefix.glob("lib*/**/libenchilada.so")).parent
         env = {**os.environ, "PKG_CONFIG_PATH": str(libraries / "pkgconfig"), "LD_LIBRARY_PATH": str(libraries)}
-        flags = run("pkg-config", f"--define-variable=prefix={prefix}", "--cflags", "--libs", "enchilada", env=env).split()
+        flags = run("pkg-config", "--cflags", "--libs", "enchilada", env=env).split()
         run("cc", source / "examples" / "outside" / "first.c", "-o", root / "by_pkg_config", *flags)
         expect("region 1, its fork 2\n", run(root / "by_pkg_config", env=env))
+
+        readme = (source / "README.md").read_text()
+        (root / "readme.cc").write_text(readme.split("```cpp\n")[1].split("```")[0])
+        flags = run("pkg-config", "--cflags", "--libs", "enchilada", env=env).split()
+        run("c++", "-std=c++20", "-Wall", "-Wextra", "-Werror", root / "readme.cc", "-o", root / "readme", *flags)
+        expect("region 0, its fork 1\n", run(root / "readme", env=env))
 
         for module in prefix.glob("lib/python3*/dist-packages/enchilada*.so"):
             env["PYTHONPATH"], env["LD_LIBRARY_PATH"] = str(module.parent), ""
