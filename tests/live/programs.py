@@ -53,7 +53,7 @@ def sqlite3(folder, full):
 def sort_with(threads):
     def prepare(folder, full):
         # Merging touches lines in random order: nearly every one is a page-in at this ratio, whoever pages.
-        write_lines(folder / "lines.txt", 6_000_000 if full else 140_000)
+        write_lines(folder / "lines.txt", 6_000_000 if full else 110_000)
         ram = {1: "128M", 2: "128M", 4: "128M"} if full else {1: "3M", 2: "3M", 4: "4M"}
         return Job(["sort", "-S", "1G", f"--parallel={threads}", folder / "lines.txt"], ram[threads])
     return prepare
@@ -138,7 +138,7 @@ def electric_fence(program):
         env = {"EF_PROTECT_FREE": "0", "EF_ALIGNMENT": "8"}
         if program == "sqlite3":
             script = folder / "work.sql"
-            script.write_text(DEMO_SQL.read_text().replace("460000", "2000").replace("k < 30000", "k < 300"))
+            script.write_text(DEMO_SQL.read_text().replace("460000", "1000").replace("k < 30000", "k < 150"))
             command = ["sqlite3", "-batch", "-noheader", "-init", "/dev/null", ":memory:"]
             return Job(["env", "LD_PRELOAD=libefence.so.0.0", *command], "4M", stdin=script, env=env,
                        stderr_has="Electric Fence")

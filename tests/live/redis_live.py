@@ -116,7 +116,7 @@ def run_redis(args, bench, name):
     for command in ("redis-server", "redis-benchmark", "redis-cli"):
         if not shutil.which(command):
             raise Skip(f"{name}: not installed: {command} (make deps)")
-    keys, ram = (600_000, "128M") if args.full else (60_000, "16M")
+    keys, ram = (600_000, "128M") if args.full else (30_000, "8M")
     ways = [("natively", None, None)] if args.native_only else [
         (how, user, options) for how, user, options in run_live.variants(args, brief=not args.full)]
     for how, user, options in ways:

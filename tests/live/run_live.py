@@ -173,9 +173,9 @@ def soak(args, bench, name):
     folder.mkdir(exist_ok=True)
     folder.chmod(0o755)
     if name == "sort":
-        programs.write_lines(folder / "lines.txt", 6_000_000 if args.full else 250_000)
+        programs.write_lines(folder / "lines.txt", 6_000_000 if args.full else 150_000)
         command = ["sort", "-S", "1500M", "--parallel=2", folder / "lines.txt"]
-        rams = [args.ram] if args.ram else (["256M", "128M", "64M"] if args.full else ["6M"])
+        rams = [args.ram] if args.ram else (["256M", "128M", "64M"] if args.full else ["4M"])
     else:
         command = [bench.reachable(args.probes / "two_thread_sort", "nobody"), "1024" if args.full else "64", "2"]
         rams = [args.ram] if args.ram else (["256M", "128M", "64M"] if args.full else ["16M"])

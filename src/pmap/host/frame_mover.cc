@@ -4,9 +4,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/vfs.h>
 
 #include <algorithm>
 
@@ -39,6 +42,17 @@ void yield() {
   raw_syscall(SYS_sched_yield);
 }
 
+/// The folder whose link count tells how many threads this process has; -1 where /proc is none.
+long open_tasks() {
+  const long fd =
+      raw_syscall(SYS_openat, AT_FDCWD, as_arg("/proc/self/task"), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return -1;
+  struct statfs about;
+  if (raw_syscall(SYS_fstatfs, fd, as_arg(&about)) == 0 && about.f_type == PROC_SUPER_MAGIC) return fd;
+  raw_syscall(SYS_close, fd);
+  return -1;
+}
+
 void bump(std::atomic<std::uint64_t>& counter, std::uint64_t by = 1) {
   counter.fetch_add(by, std::memory_order_relaxed);
 }
@@ -54,7 +68,7 @@ class FrameMover::Slack {
       std::uint64_t have = mover_.slack_free_.load(std::memory_order_relaxed);
       taken_ = have < wanted ? have : wanted;
       if (taken_ == 0) {
-        yield();
+        if (mover_.give_twins_back() == 0) yield();
       } else if (mover_.slack_free_.compare_exchange_weak(have, have - taken_, std::memory_order_acquire)) {
         return;
       }
@@ -64,6 +78,8 @@ class FrameMover::Slack {
   Slack(const Slack&) = delete;
   Slack& operator=(const Slack&) = delete;
   [[nodiscard]] std::uint64_t pages() const { return taken_; }
+  /// So many of them are somebody else's now to give back.
+  void hand_over(std::uint64_t pages) { taken_ -= pages; }
 
  private:
   FrameMover& mover_;
@@ -76,7 +92,9 @@ FrameMover::FrameMover(const Setup& setup)
       zeros_(setup.zeros),
       use_move_(setup.use_move),
       window_syscall_(setup.window_syscall),
-      slack_free_(setup.copy_slack) {}
+      announced_io_(setup.announced_io),
+      slack_free_(setup.copy_slack),
+      twins_(setup.twin_bits, setup.pool.start) {}
 
 long FrameMover::register_range(VirtRange range, std::uint64_t mode) noexcept {
   uffd::Register request{{range.start.value(), range.size().value()}, mode, 0};
@@ -118,13 +136,16 @@ long FrameMover::open(int lowest, VirtRange (*next_kernels)(VirtAddr)) noexcept 
   drops_together_ = raw_syscall(SYS_process_madvise, uffd::kSelf, 0, 0, MADV_DONTNEED) == 0;
   const long pagemap = raw_syscall(SYS_openat, AT_FDCWD, as_arg("/proc/self/pagemap"), O_RDONLY | O_CLOEXEC);
   pagemap_ = pagemap < 0 ? -1 : raise_descriptor(pagemap, lowest);
+  tasks_ = raise_descriptor(open_tasks(), lowest);
+  never_alone_.store(false, std::memory_order_relaxed);
   return 0;
 }
 
 void FrameMover::close() noexcept {
   if (fd_ >= 0) raw_syscall(SYS_close, fd_);
   if (pagemap_ >= 0) raw_syscall(SYS_close, pagemap_);
-  fd_ = pagemap_ = -1;
+  if (tasks_ >= 0) raw_syscall(SYS_close, tasks_);
+  fd_ = pagemap_ = tasks_ = -1;
 }
 
 long FrameMover::call_on(std::uint64_t address, long nr, std::uint64_t b, std::uint64_t c) const noexcept {
@@ -243,22 +264,36 @@ std::uint64_t FrameMover::enter_zero(VirtAddr va, std::uint64_t pages, bool writ
   return done;
 }
 
+std::uint64_t FrameMover::give_twins_back() noexcept {
+  const std::uint64_t given = twins_.empty([this](std::span<const VirtRange> runs) { drop_runs(runs); });
+  slack_free_.fetch_add(given, std::memory_order_release);
+  return given;
+}
+
 // COPY in write-protect mode is atomic; the home copy goes after it. Until then the page exists twice.
 std::uint64_t FrameMover::enter_by_copy(std::uint64_t va, std::uint64_t home, std::uint64_t pages,
                                         bool writable) noexcept {
   std::uint64_t done = 0;
   while (done < pages) {
-    const Slack room(*this, pages - done < kCopyRun ? pages - done : kCopyRun);
-    const std::uint64_t got = copy_in(va + bytes(done), home + bytes(done), room.pages(), writable);
-    if (got > 0) drop(home + bytes(done), got);
+    Slack room(*this, pages - done < kCopyRun ? pages - done : kCopyRun);
+    const std::uint64_t wanted = room.pages();
+    const std::uint64_t got = copy_in(va + bytes(done), home + bytes(done), wanted, writable);
+    if (!drops_together_) {
+      if (got > 0) drop(home + bytes(done), got);
+    } else if (got > 0) {
+      while (!twins_.note(VirtAddr{home + bytes(done)}, got)) give_twins_back();
+      room.hand_over(got);
+    }
     done += got;
-    if (got < room.pages()) break;
+    if (got < wanted) break;
   }
   return done;
 }
 
 std::uint64_t FrameMover::enter(VirtAddr va, VirtAddr home, std::uint64_t pages, bool writable) noexcept {
-  if (!use_move_ || !writable) return enter_by_copy(va.value(), home.value(), pages, writable);
+  if (!use_move_ || !writable || (drops_together_ && pages < kMoveRun)) {
+    return enter_by_copy(va.value(), home.value(), pages, writable);
+  }
   std::uint64_t done = 0;
   while (done < pages) {
     const std::uint64_t to = va.value() + bytes(done), from = home.value() + bytes(done);
@@ -304,6 +339,7 @@ void FrameMover::leave_by_copy(std::uint64_t va, std::uint64_t home, std::uint64
 
 std::uint64_t FrameMover::leave(VirtAddr va, VirtAddr home, std::uint64_t pages, bool writable,
                                 bool patient) noexcept {
+  settle_home(home, pages);
   if (!use_move_) {
     leave_by_copy(va.value(), home.value(), pages, writable);
     return pages;
@@ -334,6 +370,33 @@ std::uint64_t FrameMover::leave(VirtAddr va, VirtAddr home, std::uint64_t pages,
   return done;
 }
 
+bool FrameMover::alone() const noexcept {
+  if (!announced_io_ || !drops_together_ || tasks_ < 0 || never_alone_.load(std::memory_order_relaxed))
+    return false;
+  struct stat status;
+  // proc(5): the link count of /proc/PID/task is that of a folder without folders, and one for each thread.
+  return raw_syscall(SYS_fstat, tasks_, as_arg(&status)) == 0 && status.st_nlink == 2 + 1;
+}
+
+std::uint64_t FrameMover::leave_together(std::span<const Departure> pages) noexcept {
+  std::size_t done = 0;
+  while (done < pages.size()) {
+    const Slack room(*this, pages.size() - done);
+    std::array<VirtRange, kMaxDrops> gone;
+    std::size_t n = 0;
+    while (n < room.pages() && n < kMaxDrops) {
+      const Departure& page = pages[done + n];
+      settle_home(page.home, 1);
+      if (copy_in(page.home.value(), page.va.value(), 1, /*writable=*/true) == 0) break;
+      gone[n++] = {page.va, page.va + ByteCount{kPageSize}};
+    }
+    if (n > 0) drop_runs(std::span(gone).first(n));
+    done += n;
+    if (n < room.pages() && n < kMaxDrops) break;
+  }
+  return done;
+}
+
 void FrameMover::set_writable(VirtAddr va, std::uint64_t pages, bool writable) noexcept {
   uffd::WriteProtect request{{va.value(), bytes(pages)}, writable ? 0 : uffd::kWriteProtectOn};
   bump(counters_.protects);
@@ -343,7 +406,7 @@ void FrameMover::set_writable(VirtAddr va, std::uint64_t pages, bool writable) n
   CHECK(result == 0, va.value(), static_cast<std::uint64_t>(-result));
 }
 
-void FrameMover::drop_window(std::span<const VirtRange> runs) noexcept {
+void FrameMover::drop_runs(std::span<const VirtRange> runs) noexcept {
   CHECK(runs.size() <= kMaxDrops, runs.size());
   std::uint64_t dropped = 0;  // bytes, of the runs in their order
   if (drops_together_ && runs.size() > 1) {

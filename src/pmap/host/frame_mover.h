@@ -7,12 +7,14 @@
 // 2). Never "MOVE, then protect" and never "protect an absent page" (DESIGN.md §6, rule 13).
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <span>
 
 #include "base/raw_syscall.h"
 #include "base/units.h"
+#include "pmap/host/home_twins.h"
 
 namespace enchilada {
 
@@ -31,14 +33,19 @@ class FrameMover {
  public:
   static constexpr std::uint64_t kMaxRun = 128;  // pages of one call
   static constexpr std::uint64_t kCopyRun = 16;  // pages that exist twice in one call
-  static constexpr std::size_t kMaxDrops = 64;   // runs of one drop_window()
+  static constexpr std::size_t kMaxDrops = 64;   // runs of one drop_runs()
+  /// Runs so long are moved in, shorter ones copied: a move must tell the other CPUs, a copy tells nobody.
+  /// Per page the former is cheaper from about here on (bench/RESULTS.md).
+  static constexpr std::uint64_t kMoveRun = 8;
 
   struct Setup {
     VirtRange window;
     VirtRange pool;
     const std::byte* zeros;  // kMaxRun pages, readable, never written
     bool use_move;
-    std::uint64_t copy_slack;  // pages that may exist twice, all threads together
+    std::uint64_t copy_slack;  // pages that may exist twice, all threads together; more than HomeTwins::kMost
+    std::atomic<std::uint64_t>* twin_bits;  // zeroed, a bit a page of the pool
+    bool announced_io;                      // HostConfig::announced_io
     SyscallFunction window_syscall = raw_syscall;
   };
   explicit FrameMover(const Setup& setup);
@@ -62,9 +69,28 @@ class FrameMover {
                       bool patient = true) noexcept;
   /// Changes write protection of pages that are all present.
   void set_writable(VirtAddr va, std::uint64_t pages, bool writable) noexcept;
-  /// Drops the memory of window pages: at most kMaxDrops runs. One call, and one flush of the CPUs' TLBs, for
+  /// A page that leave_together() sends home.
+  struct Departure {
+    VirtAddr va;
+    VirtAddr home;
+  };
+  /// True while leave_together() may be used: nobody but the calling thread can write to the window.
+  [[nodiscard]] bool alone() const noexcept;
+  /// From now on (until the process forks) others may, although they are none of its threads.
+  void set_never_alone() noexcept { never_alone_.store(true, std::memory_order_relaxed); }
+  /// Window -> home by copy, without write protection, one flush for all: only while alone(). Returns how
+  /// many of the leading pages are home; the next one the kernel would not copy.
+  [[nodiscard]] std::uint64_t leave_together(std::span<const Departure> pages) noexcept;
+  /// The home slots of frames in the window have no memory after this, even if it was still to be given
+  /// back.
+  void settle_home(VirtAddr home, std::uint64_t pages) noexcept {
+    if (twins_.any(home, pages)) give_twins_back();
+  }
+  /// The slot's frame is in the window, and the memory that it left behind not given back yet.
+  [[nodiscard]] bool has_twin(VirtAddr home) const noexcept { return twins_.any(home, 1); }
+  /// Drops the memory of pages: at most kMaxDrops runs. One call, and one flush of the CPUs' TLBs, for
   /// all of them where the kernel can; that flush is most of the cost of a page.
-  void drop_window(std::span<const VirtRange> runs) noexcept;
+  void drop_runs(std::span<const VirtRange> runs) noexcept;
   /// Drops the memory of home slots.
   void drop_home(VirtAddr home, std::uint64_t pages) noexcept;
   /// Gives empty home slots memory.
@@ -82,8 +108,9 @@ class FrameMover {
   [[nodiscard]] bool present(VirtAddr at) const noexcept;
 
   [[nodiscard]] bool uses_move() const { return use_move_; }
-  [[nodiscard]] int descriptor() const { return fd_; }
-  [[nodiscard]] int pagemap() const { return pagemap_; }
+  [[nodiscard]] std::size_t twins() const noexcept { return twins_.size(); }
+  /// What the program must not close; -1 = none.
+  [[nodiscard]] std::array<int, 3> descriptors() const { return {fd_, pagemap_, tasks_}; }
   [[nodiscard]] MoverStats stats() const;
   void set_window_syscall(SyscallFunction call) { window_syscall_ = call; }
 
@@ -93,6 +120,7 @@ class FrameMover {
         fallbacks{0};
   };
   class Slack;  // room for pages that exist twice
+  std::uint64_t give_twins_back() noexcept;
 
   /// MOVE of as many leading pages as will; `error` says what stopped it (0: all moved). With `may_touch`
   /// the source may be written to (nothing changes) to make it exclusive after a fork.
@@ -119,8 +147,12 @@ class FrameMover {
   SyscallFunction window_syscall_;
   int fd_ = -1;
   int pagemap_ = -1;
+  int tasks_ = -1;  // /proc/self/task: its link count tells the number of threads
+  bool announced_io_;
+  std::atomic<bool> never_alone_{false};
   bool drops_together_ = false;  // process_madvise(2) does MADV_DONTNEED to the calling process (Linux 6.13)
   std::atomic<std::uint64_t> slack_free_;
+  HomeTwins twins_;
   Counters counters_;
 };
 

@@ -87,6 +87,7 @@ struct HostMachine::Tables {
   std::atomic<std::uint64_t>* used_words = nullptr;
   std::atomic<std::uint64_t>* frames = nullptr;
   std::atomic<std::uint64_t>* granted = nullptr;
+  std::atomic<std::uint64_t>* twins = nullptr;
   std::byte* zeros = nullptr;
   std::byte* bounce = nullptr;
 
@@ -95,12 +96,13 @@ struct HostMachine::Tables {
     const std::uint64_t pages = config.window.size().value() >> kPageShift;
     const std::uint64_t limit = config.frame_limit.value();
     const std::uint64_t block_words = WindowIndex::words_for(WindowIndex::blocks_of(pages));
-    constexpr unsigned kParts = 8;
+    constexpr unsigned kParts = 9;
     const std::uint64_t sizes[kParts] = {sizeof(HostMachine),
                                          pages * sizeof(std::uint32_t),
                                          block_words * sizeof(std::uint64_t),
                                          WindowIndex::words_for(block_words) * sizeof(std::uint64_t),
                                          limit * sizeof(std::uint64_t),
+                                         (limit + 63) / 64 * sizeof(std::uint64_t),
                                          (limit + 63) / 64 * sizeof(std::uint64_t),
                                          kMaxRun << kPageShift,
                                          kBounces * kBounceRun << kPageShift};
@@ -122,8 +124,9 @@ struct HostMachine::Tables {
     used_words = reinterpret_cast<std::atomic<std::uint64_t>*>(parts[3]);
     frames = reinterpret_cast<std::atomic<std::uint64_t>*>(parts[4]);
     granted = reinterpret_cast<std::atomic<std::uint64_t>*>(parts[5]);
-    zeros = parts[6];
-    bounce = parts[7];
+    twins = reinterpret_cast<std::atomic<std::uint64_t>*>(parts[6]);
+    zeros = parts[7];
+    bounce = parts[8];
     return true;
   }
   void unmap_all() const {
@@ -137,7 +140,8 @@ HostMachine::HostMachine(const HostConfig& config, const Tables& tables, bool us
       pool_{config.pool, config.pool + ByteCount{round_up(config.frame_limit.value() << kPageShift, kAlign)}},
       index_(tables.slots, tables.blocks, tables.used_words, config.window.size().value() >> kPageShift),
       frames_(tables.frames, config.frame_limit),
-      mover_({window_, pool_, tables.zeros, use_move, kCopySlack, config.window_syscall}),
+      mover_({window_, pool_, tables.zeros, use_move, kCopySlack, tables.twins, config.announced_io,
+              config.window_syscall}),
       zeros_(tables.zeros),
       budget_(config.budget),
       pins_(config.pins),
@@ -270,7 +274,7 @@ bool HostMachine::check_consistency() const noexcept {
     const bool at_home = mover_.present(home(frame));
     if (state.mapped()) {
       if (index_.peek(state.page) != WindowIndex::slot_of(frame)) return false;
-      if (at_home || !mover_.present(address(state.page))) return false;
+      if ((at_home && !mover_.has_twin(home(frame))) || !mover_.present(address(state.page))) return false;
     } else if (at_home != (state.place == FramePlace::kHome)) {
       return false;
     }
