@@ -12,6 +12,7 @@ all: build/release/build.ninja
 # Only the first time: from then on ninja runs cmake itself when a list file changes.
 build/release/build.ninja: | deps
 	@mkdir -p build/release && cmake --preset release >build/release/configure.log 2>&1 || { cat build/release/configure.log; exit 1; }
+	@grep '^-- enchilada: ' build/release/configure.log || true
 
 # The command, the preload library, libenchilada and its headers.
 install: all

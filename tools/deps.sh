@@ -8,24 +8,33 @@ set -eu
 build="cmake ninja-build g++ clang clang-format clang-tidy libclang-rt-dev pkg-config git python3
   libgtest-dev libgmock-dev libbenchmark-dev libcli11-dev libfmt-dev nlohmann-json3-dev libxxhash-dev libmimalloc-dev liburing-dev liblz4-dev libzstd-dev zlib1g-dev liblzma-dev
   pybind11-dev python3-dev python3-numpy doxygen groff-base dpkg-dev lintian"
+# uPlot for the laboratory's reports comes from npm; headless Chromium tests them.
+web="nodejs npm chromium-headless-shell"
 # Real programs that the demo, the live tests and the benchmarks run.
 programs="sqlite3 redis-server redis-tools zstd xz-utils perl gcc electric-fence coreutils util-linux procps"
 
 case "${1:-}" in
-  --list) echo $build $programs; exit 0 ;;
+  --list) echo $build $web $programs; exit 0 ;;
   --check | "") ;;
   *) echo "usage: tools/deps.sh [--list | --check]" >&2; exit 2 ;;
 esac
 
-installed() { dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null | grep -qx installed; }
+# npm also comes with other packages of nodejs than Debian's, and any Chromium will do.
+installed() {
+  case "$1" in
+    npm | nodejs) command -v "${1%js}" >/dev/null 2>&1 && return ;;
+    chromium-headless-shell) command -v chromium >/dev/null 2>&1 && return ;;
+  esac
+  dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null | grep -qx installed
+}
 
 if ! command -v dpkg-query >/dev/null 2>&1; then
-  echo "deps: this is not Debian or Ubuntu; install the equivalents of:" $build $programs >&2
+  echo "deps: this is not Debian or Ubuntu; install the equivalents of:" $build $web $programs >&2
   exit 0 # the build says itself what it cannot find
 fi
 
 missing=
-for package in $build $programs; do
+for package in $build $web $programs; do
   installed "$package" || missing="$missing $package"
 done
 [ -n "$missing" ] || exit 0
@@ -56,6 +65,8 @@ available=
 for package in $missing; do
   if apt-cache show "$package" >/dev/null 2>&1; then
     available="$available $package"
+  elif [ "$package" = chromium-headless-shell ] && apt-cache show chromium >/dev/null 2>&1; then
+    available="$available chromium"
   else
     echo "deps: this release has no package $package" >&2
   fi

@@ -9,10 +9,14 @@
 #include <chrono>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <fstream>
+#include <sstream>
+#include <stdexcept>
 #include <thread>
 
 #include "cli/user_error.h"
+#include "lab/calibrate/calibrate.h"
 #include "lab/designs/designs.h"
 #include "lab/experiments/report.h"
 #include "lab/policies/replay.h"
@@ -76,21 +80,37 @@ class Progress {
   std::size_t first_ = 0;
 };
 
-void write_file(const std::string& name, const std::string& text) {
+void write_file(std::string_view option, const std::string& name, const std::string& text) {
   std::ofstream out(name);
   out << text << std::flush;
-  if (!out) throw UserError(fmt::format("--json {}: cannot be written", name));
+  if (!out) throw UserError(fmt::format("{} {}: cannot be written", option, name));
 }
 
-void report(const Wanted& wanted, const lab::Results& results, const std::string& json_file) {
-  if (json_file == "-") {
-    fmt::print("{}", lab::json_report(wanted, results));
+/// Says so before a long sweep, not after it.
+void check_writable(std::string_view option, const std::string& name) {
+  if (name.empty() || name == "-") return;
+  if (!std::ofstream(name, std::ios::app))
+    throw UserError(fmt::format("{} {}: cannot be written", option, name));
+}
+
+/// To a file, or for "-" to standard output.
+void write_html(const std::string& name, const std::string& json) {
+  const std::string html = lab::html_report(json);
+  name == "-" ? fmt::print("{}", html) : write_file("--html", name, html);
+}
+
+void report(const Wanted& wanted, const lab::Results& results, const LabOptions& options) {
+  const std::string json = lab::json_report(wanted, results);
+  if (!options.html_file.empty()) write_html(options.html_file, json);
+  if (options.json_file == "-") {
+    fmt::print("{}", json);
     return;
   }
+  if (!options.json_file.empty()) write_file("--json", options.json_file, json);
+  if (options.html_file == "-") return;
   for (const lab::Experiment* const experiment : wanted) {
     fmt::print("{}\n", lab::text_report(*experiment, results));
   }
-  if (!json_file.empty()) write_file(json_file, lab::json_report(wanted, results));
 }
 
 }  // namespace
@@ -113,6 +133,8 @@ int lab_list() {
 
 int lab_experiment(const LabOptions& options) {
   const Wanted wanted = wanted_experiments(options.names);
+  check_writable("--json", options.json_file);
+  check_writable("--html", options.html_file);
   lab::SweepOptions sweep;
   set_shard(options.shard, &sweep);
   sweep.threads = options.jobs != 0 ? options.jobs : std::max(1u, std::thread::hardware_concurrency());
@@ -129,7 +151,7 @@ int lab_experiment(const LabOptions& options) {
                options.cells_file.empty() ? "" : "; the same command goes on from there");
     return kStatusInterrupted;
   }
-  report(wanted, outcome.results, options.json_file);
+  report(wanted, outcome.results, options);
   return 0;
 }
 
@@ -143,7 +165,38 @@ int lab_merge(const LabOptions& options) {
     if (results.find(experiment.id) != results.end()) wanted.push_back(&experiment);
   }
   if (wanted.empty()) throw UserError("lab merge: no cells of any experiment in these files");
-  report(wanted, results, options.json_file);
+  report(wanted, results, options);
+  return 0;
+}
+
+int lab_report(const LabOptions& options) {
+  const std::string& name = options.names.front();
+  std::ifstream in(name);
+  std::ostringstream text;
+  text << in.rdbuf();
+  if (!in) throw UserError(fmt::format("lab report: {}: cannot be read", name));
+  try {
+    write_html(options.html_file, text.str());
+  } catch (const UserError&) {
+    throw;
+  } catch (const std::runtime_error& error) {
+    throw UserError(fmt::format("lab report: {}: {}", name, error.what()));
+  }
+  return 0;
+}
+
+int lab_calibrate(const LabOptions& options) {
+  lab::CalibrateOptions wanted;
+  if (const char* const folder = std::getenv("ENCHILADA_SWAP_DIR")) wanted.folder = folder;
+  const bool terminal = isatty(STDERR_FILENO) == 1;
+  if (terminal) {
+    wanted.progress = [](const std::string& what) { fmt::print(stderr, "\rmeasuring {} \x1b[K", what); };
+  }
+  const auto measured = lab::calibrate(CostModel(), wanted);
+  if (terminal) fmt::print(stderr, "\r\x1b[K");
+  const std::string json = lab::calibration_json(measured);
+  fmt::print("{}", options.json_file == "-" ? json : lab::calibration_text(measured));
+  if (!options.json_file.empty() && options.json_file != "-") write_file("--json", options.json_file, json);
   return 0;
 }
 

@@ -100,12 +100,26 @@ void add_lab(CLI::App& app, LabOptions* a) {
       ->type_name("FILE");
   CLI::App* merge = lab->add_subcommand("merge", "Join files of cells, and report on them");
   merge->add_option("files", a->names, "Files that --cells has made")->required()->type_name("FILE");
-  for (CLI::App* const command : {experiment, merge}) {
+  CLI::App* calibrate =
+      lab->add_subcommand("calibrate", "Measure on this machine what the simulated one charges for things");
+  for (CLI::App* const command : {experiment, merge, calibrate}) {
     command
         ->add_option("--json", a->json_file,
                      "Write everything to this file as JSON (docs/lab.md); - is standard output")
         ->type_name("FILE");
   }
+  for (CLI::App* const command : {experiment, merge}) {
+    command->add_option("--html", a->html_file, "Write the report to this file as one page of HTML")
+        ->type_name("FILE");
+  }
+  CLI::App* report = lab->add_subcommand("report", "The page of HTML of a report that --json has made");
+  report->add_option("report", a->names, "A file that --json has made")
+      ->required()
+      ->expected(1)
+      ->type_name("REPORT.json");
+  report->add_option("--html", a->html_file, "The file to write; - is standard output")
+      ->required()
+      ->type_name("FILE");
   CLI::App* explain =
       lab->add_subcommand("explain", "A tiny program on a design, call by call, with what each costs");
   explain->add_option("design", a->design, "A design from `enchilada lab list`")
@@ -148,6 +162,8 @@ int do_lab(CLI::App& lab, const LabOptions& options, const ReplayCommand& replay
   if (lab.got_subcommand("replay")) return lab_replay(replay);
   if (lab.got_subcommand("list")) return lab_list();
   if (lab.got_subcommand("merge")) return lab_merge(options);
+  if (lab.got_subcommand("report")) return lab_report(options);
+  if (lab.got_subcommand("calibrate")) return lab_calibrate(options);
   if (lab.got_subcommand("explain")) return lab_explain(options);
   return lab_experiment(options);
 }

@@ -2,7 +2,7 @@
 //
 // The defaults are of a server of the 2020s at about 3.5 GHz: latencies of caches and TLBs as vendors'
 // manuals give them (L1 4 cycles, L2 14, L3 50, second-level TLB 7), software and devices as DESIGN.md §6
-// measured them. `lab calibrate` (issue 5) is to measure them anew on the machine at hand.
+// measured them. `enchilada lab calibrate` measures them anew on the machine at hand.
 #pragma once
 
 #include <array>

@@ -121,6 +121,11 @@ class BadInput(Case):
             (2, "--mem 0%", ["lab", "replay", "/dev/null", "--mem", "0%"]),
             (2, "--page-size 0", ["lab", "replay", "/dev/null", "--page-size", "0"]),
             (2, "no references in it", ["lab", "replay", "/dev/null"]),
+            (2, "/nonexistent/h", ["lab", "experiment", "W9", "--html", "/nonexistent/h"]),
+            (2, "--html", ["lab", "report", "/nonexistent/r"]),
+            (2, "/nonexistent/r", ["lab", "report", "/nonexistent/r", "--html", "-"]),
+            (2, "/dev/null|not a report", ["lab", "report", "/dev/null", "--html", "-"]),
+            (2, "/nonexistent/j", ["lab", "experiment", "W9", "--json", "/nonexistent/j"]),
         ]
         for status, words, arguments in table:
             with self.subTest(arguments):
@@ -407,7 +412,16 @@ class Running(Case):
         for i, name in enumerate(cells, 1):
             done = self.call("lab", "experiment", "W9", "--shard", f"{i}/2", "--cells", name)
             self.assertEqual((done.returncode, done.stderr), (0, ""))
-        self.assertEqual(self.call("lab", "merge", *cells, "--json", "-").stdout, whole.stdout)
+        pages = [os.path.join(self.path, name) for name in ("merged.html", "report.html")]
+        merged = self.call("lab", "merge", *cells, "--json", "-", "--html", pages[0])
+        self.assertEqual(merged.stdout, whole.stdout)
+        report = os.path.join(self.path, "report.json")
+        pathlib.Path(report).write_text(whole.stdout)
+        done = self.call("lab", "report", report, "--html", pages[1])
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "", ""))
+        first, second = (pathlib.Path(page).read_text() for page in pages)
+        self.assertEqual(first, second)
+        self.assertIn("enchilada lab experiment W9", first)
 
     def test_doctor_with_a_bad_swap_directory(self):
         self.environment["ENCHILADA_SWAP_DIR"] = "/nonexistent"

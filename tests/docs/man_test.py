@@ -10,6 +10,9 @@ import subprocess
 import sys
 
 
+LAB = ["experiment", "merge", "report", "calibrate", "explain"]
+
+
 def well_formed(page):
     """groff's complaints; nothing where there is no groff."""
     if shutil.which("groff") is None:
@@ -25,7 +28,7 @@ def main():
     wrong = [line for page in pages.values() for line in well_formed(page)]
 
     text = pages["enchilada.1"].read_text()
-    for words in (["--help"], ["run", "--help"]):
+    for words in (["--help"], ["run", "--help"], *(["lab", name, "--help"] for name in LAB)):
         help_text = subprocess.run([command, *words], capture_output=True, text=True, check=True).stdout
         for option in sorted(set(re.findall(r"^\s+(?:-\w,)?--([a-z-]+)", help_text, re.M))):
             if f"Fl -{option}" not in text:

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <span>
 #include <string>
@@ -48,6 +49,17 @@ struct Judgement {
   std::string measured;  // the figures that decide, in a sentence
 };
 
+inline constexpr double kNoBound = std::numeric_limits<double>::infinity();
+
+/// A figure of the prediction: the range in which a metric of a cell was said to be.
+struct Forecast {
+  std::string_view design;
+  std::uint64_t point = 0;
+  std::string_view metric;
+  double low = 0;
+  double high = kNoBound;
+};
+
 struct Experiment {
   std::string_view id;
   std::string_view title;
@@ -61,6 +73,9 @@ struct Experiment {
   std::vector<std::uint64_t> points;
   Values (*run)(std::string_view design, std::uint64_t point);
   Judgement (*judge)(const Table& table);
+  std::vector<std::string_view> point_names = {};  // where points are cases, not sizes
+  std::vector<Forecast> forecasts = {};            // what of the prediction is a figure
+  std::string_view why = {};  // why it failed, as far as the figures say; not shown if held
 };
 
 /// All experiments, by the order of designs.md.
