@@ -44,10 +44,10 @@ def write_lines(path, count):
 
 
 def sqlite3(folder, full):
-    rows = 460_000 if full else 50_000
+    rows = 460_000 if full else 25_000
     script = folder / "work.sql"
     script.write_text(DEMO_SQL.read_text().replace("460000", str(rows)))
-    return Job(["sqlite3", "-batch", "-noheader", "-init", "/dev/null", ":memory:"], "96M" if full else "16M", stdin=script)
+    return Job(["sqlite3", "-batch", "-noheader", "-init", "/dev/null", ":memory:"], "96M" if full else "8M", stdin=script)
 
 
 def sort_with(threads):
@@ -61,7 +61,7 @@ def sort_with(threads):
 
 def python_objects(folder, full):
     # Two workers and the parent are charged for what they share: three processes within the same budget.
-    return Job(["python3", HERE / "programs" / "objects.py", "500" if full else "90"], "128M" if full else "24M",
+    return Job(["python3", HERE / "programs" / "objects.py", "500" if full else "60"], "128M" if full else "16M",
                env={"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"})
 
 
