@@ -15,7 +15,7 @@ foreach(component ${CPACK_COMPONENTS_ALL})
     file(RPATH_REMOVE FILE ${module})  # below /usr the loader finds the library by itself
   endforeach()
   if(component STREQUAL command)  # static on purpose: src/cli/CMakeLists.txt says why
-    file(WRITE ${root}/share/lintian/overrides/enchilada "enchilada: statically-linked-binary\n")
+    file(WRITE ${root}/share/lintian/overrides/enchilada "enchilada: statically-linked-binary\nenchilada: embedded-library\n")
   endif()
   file(GLOB pages ${root}/share/man/man*/*.[0-9])
   execute_process(COMMAND gzip -9nf ${documents}/changelog ${pages} COMMAND_ERROR_IS_FATAL ANY)

@@ -31,7 +31,9 @@ TEST(Calibrate, MeasuresEveryConstantOrSaysWhyNot) {
   const auto list = calibrate(CostModel(), {});
   for (const Measurement& one : list) {
     EXPECT_TRUE(one.measured_ns.has_value() || !one.reason.empty()) << one.constant;
-    if (one.measured_ns) EXPECT_GT(*one.measured_ns, 0) << one.constant;
+    if (one.measured_ns) {
+      EXPECT_GT(*one.measured_ns, 0) << one.constant;
+    }
   }
   for (const char* const constant :
        {"l1", "memory", "zero_page", "copy_page", "kernel lock", "... + zero_page"}) {

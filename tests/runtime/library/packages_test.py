@@ -16,8 +16,9 @@ PACKAGES = {"enchilada": ["usr/bin/enchilada", "usr/lib/enchilada/libenchilada-p
                                  "usr/lib*/**/libenchilada.so", "usr/lib*/**/enchilada.pc", "usr/lib*/**/enchiladaConfig.cmake",
                                  "usr/share/man/man3/libenchilada.3.gz"],
             "python3-enchilada": ["usr/lib/python3/dist-packages/enchilada*.so"]}
-# The project has no archive: no bug to close, no hardening or symbols file demanded of it; what else is said counts.
-TAGS_OF_AN_ARCHIVE = ["initial-upload-closes-no-bugs", "no-symbols-control-file", "bad-distribution-in-changes-file"]
+# The project has no archive and no address: no bug to close, no symbols file demanded of it; what else is said counts.
+TAGS_OF_AN_ARCHIVE = ["initial-upload-closes-no-bugs", "no-symbols-control-file", "bad-distribution-in-changes-file",
+                      "bogus-mail-host", "bogus-mail-host-in-debian-changelog"]
 
 
 def check_lintian(packages):
