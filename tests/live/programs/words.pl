@@ -2,8 +2,10 @@
 use strict;
 use warnings;
 my $megabytes = shift;
-my $count = int($megabytes * 1_000_000 / 290);
+# Half of it is looked up at random, which is a page-in for nearly each step where memory is short; half in order.
+my $count = int($megabytes / 2 * 1_000_000 / 290);
 my (%hash, @list);
+my @log = map { "line $_ " . "x" x 980 } 1 .. $megabytes / 2 * 1000;
 for my $i (0 .. $count - 1) {
   my $key = sprintf("%08x", ($i * 2654435761) % 4294967296);
   $hash{$key} = "number $i " . ("abc" x ($i % 12));
@@ -28,4 +30,7 @@ print "status $?\n";
 delete @hash{@list[grep { $_ % 3 == 0 } 0 .. $#list]};
 my $text = join ",", map { $hash{$_} // "gone" } @list;
 print "joined ", length($text), " ", unpack("%32C*", $text), "\n";
+my $logged = 0;
+$logged += length for @log;
+print "logged $logged\n";
 print `echo from a shell | tr a-z A-Z`;
