@@ -92,7 +92,6 @@ FrameMover::FrameMover(const Setup& setup)
       zeros_(setup.zeros),
       use_move_(setup.use_move),
       window_syscall_(setup.window_syscall),
-      announced_io_(setup.announced_io),
       slack_free_(setup.copy_slack),
       twins_(setup.twin_bits, setup.pool.start) {}
 
@@ -137,7 +136,7 @@ long FrameMover::open(int lowest, VirtRange (*next_kernels)(VirtAddr)) noexcept 
   const long pagemap = raw_syscall(SYS_openat, AT_FDCWD, as_arg("/proc/self/pagemap"), O_RDONLY | O_CLOEXEC);
   pagemap_ = pagemap < 0 ? -1 : raise_descriptor(pagemap, lowest);
   tasks_ = raise_descriptor(open_tasks(), lowest);
-  never_alone_.store(false, std::memory_order_relaxed);
+  asked_.store(0, std::memory_order_relaxed);
   return 0;
 }
 
@@ -291,7 +290,7 @@ std::uint64_t FrameMover::enter_by_copy(std::uint64_t va, std::uint64_t home, st
 }
 
 std::uint64_t FrameMover::enter(VirtAddr va, VirtAddr home, std::uint64_t pages, bool writable) noexcept {
-  if (!use_move_ || !writable || (drops_together_ && pages < kMoveRun)) {
+  if (!use_move_ || !writable || (drops_together_ && pages < kMoveRun && many_threads())) {
     return enter_by_copy(va.value(), home.value(), pages, writable);
   }
   std::uint64_t done = 0;
@@ -370,31 +369,16 @@ std::uint64_t FrameMover::leave(VirtAddr va, VirtAddr home, std::uint64_t pages,
   return done;
 }
 
-bool FrameMover::alone() const noexcept {
-  if (!announced_io_ || !drops_together_ || tasks_ < 0 || never_alone_.load(std::memory_order_relaxed))
-    return false;
-  struct stat status;
-  // proc(5): the link count of /proc/PID/task is that of a folder without folders, and one for each thread.
-  return raw_syscall(SYS_fstat, tasks_, as_arg(&status)) == 0 && status.st_nlink == 2 + 1;
-}
-
-std::uint64_t FrameMover::leave_together(std::span<const Departure> pages) noexcept {
-  std::size_t done = 0;
-  while (done < pages.size()) {
-    const Slack room(*this, pages.size() - done);
-    std::array<VirtRange, kMaxDrops> gone;
-    std::size_t n = 0;
-    while (n < room.pages() && n < kMaxDrops) {
-      const Departure& page = pages[done + n];
-      settle_home(page.home, 1);
-      if (copy_in(page.home.value(), page.va.value(), 1, /*writable=*/true) == 0) break;
-      gone[n++] = {page.va, page.va + ByteCount{kPageSize}};
-    }
-    if (n > 0) drop_runs(std::span(gone).first(n));
-    done += n;
-    if (n < room.pages() && n < kMaxDrops) break;
+/// Asked of the kernel once in a while: it only decides which way is cheaper.
+bool FrameMover::many_threads() noexcept {
+  constexpr std::uint32_t kAskEvery = 64;
+  if (asked_.fetch_add(1, std::memory_order_relaxed) % kAskEvery == 0 && tasks_ >= 0) {
+    struct stat status;
+    // proc(5): the link count of /proc/PID/task is that of a folder without folders, and one for each thread.
+    const bool one = raw_syscall(SYS_fstat, tasks_, as_arg(&status)) == 0 && status.st_nlink == 2 + 1;
+    many_threads_.store(!one, std::memory_order_relaxed);
   }
-  return done;
+  return many_threads_.load(std::memory_order_relaxed);
 }
 
 void FrameMover::set_writable(VirtAddr va, std::uint64_t pages, bool writable) noexcept {

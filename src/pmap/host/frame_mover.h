@@ -34,8 +34,8 @@ class FrameMover {
   static constexpr std::uint64_t kMaxRun = 128;  // pages of one call
   static constexpr std::uint64_t kCopyRun = 16;  // pages that exist twice in one call
   static constexpr std::size_t kMaxDrops = 64;   // runs of one drop_runs()
-  /// Runs so long are moved in, shorter ones copied: a move must tell the other CPUs, a copy tells nobody.
-  /// Per page the former is cheaper from about here on (bench/RESULTS.md).
+  /// With several threads, runs so long are moved in and shorter ones copied: a move must tell the other
+  /// CPUs, a copy tells nobody. Per page the former is cheaper from about here on (bench/RESULTS.md).
   static constexpr std::uint64_t kMoveRun = 8;
 
   struct Setup {
@@ -45,7 +45,6 @@ class FrameMover {
     bool use_move;
     std::uint64_t copy_slack;  // pages that may exist twice, all threads together; more than HomeTwins::kMost
     std::atomic<std::uint64_t>* twin_bits;  // zeroed, a bit a page of the pool
-    bool announced_io;                      // HostConfig::announced_io
     SyscallFunction window_syscall = raw_syscall;
   };
   explicit FrameMover(const Setup& setup);
@@ -69,18 +68,6 @@ class FrameMover {
                       bool patient = true) noexcept;
   /// Changes write protection of pages that are all present.
   void set_writable(VirtAddr va, std::uint64_t pages, bool writable) noexcept;
-  /// A page that leave_together() sends home.
-  struct Departure {
-    VirtAddr va;
-    VirtAddr home;
-  };
-  /// True while leave_together() may be used: nobody but the calling thread can write to the window.
-  [[nodiscard]] bool alone() const noexcept;
-  /// From now on (until the process forks) others may, although they are none of its threads.
-  void set_never_alone() noexcept { never_alone_.store(true, std::memory_order_relaxed); }
-  /// Window -> home by copy, without write protection, one flush for all: only while alone(). Returns how
-  /// many of the leading pages are home; the next one the kernel would not copy.
-  [[nodiscard]] std::uint64_t leave_together(std::span<const Departure> pages) noexcept;
   /// The home slots of frames in the window have no memory after this, even if it was still to be given
   /// back.
   void settle_home(VirtAddr home, std::uint64_t pages) noexcept {
@@ -119,6 +106,7 @@ class FrameMover {
     std::atomic<std::uint64_t> moves{0}, copies{0}, protects{0}, drops{0}, reconciled{0}, unshared{0},
         fallbacks{0};
   };
+  [[nodiscard]] bool many_threads() noexcept;
   class Slack;  // room for pages that exist twice
   std::uint64_t give_twins_back() noexcept;
 
@@ -148,8 +136,8 @@ class FrameMover {
   int fd_ = -1;
   int pagemap_ = -1;
   int tasks_ = -1;  // /proc/self/task: its link count tells the number of threads
-  bool announced_io_;
-  std::atomic<bool> never_alone_{false};
+  std::atomic<std::uint32_t> asked_{0};
+  std::atomic<bool> many_threads_{true};
   bool drops_together_ = false;  // process_madvise(2) does MADV_DONTNEED to the calling process (Linux 6.13)
   std::atomic<std::uint64_t> slack_free_;
   HomeTwins twins_;

@@ -309,12 +309,8 @@ bool HostMachine::is_modified(FrameNumber frame) {
 
 void HostMachine::remove_all(std::span<const FrameNumber> frames, std::span<bool> refused) {
   CHECK(refused.size() >= frames.size());
-  const bool together = frames.size() > 1 && mover_.alone();
   std::size_t i = 0;
-  while (i < frames.size()) {
-    i += together ? take_out(frames.subspan(i), refused.subspan(i), Contents::kNeeded)
-                  : withdraw_run(frames.subspan(i), refused.subspan(i));
-  }
+  while (i < frames.size()) i += withdraw_run(frames.subspan(i), refused.subspan(i));
 }
 
 // Handles the leading frames that are side by side at home and in the window; returns how many (0: try
@@ -387,13 +383,12 @@ struct HostMachine::Scattered {
 void HostMachine::discard_all(std::span<const FrameNumber> frames, std::span<bool> refused) {
   CHECK(refused.size() >= frames.size());
   std::size_t i = 0;
-  while (i < frames.size()) i += take_out(frames.subspan(i), refused.subspan(i), Contents::kNotNeeded);
+  while (i < frames.size()) i += discard_some(frames.subspan(i), refused.subspan(i));
 }
 
 // Handles leading frames; returns how many (0: try again). The pages may be in any order, so their slots are
 // only tried for: whoever waited for one while holding others could wait for ever.
-std::size_t HostMachine::take_out(std::span<const FrameNumber> frames, std::span<bool> refused,
-                                  Contents contents) {
+std::size_t HostMachine::discard_some(std::span<const FrameNumber> frames, std::span<bool> refused) {
   Scattered these;
   std::size_t i = 0;
   for (; i < frames.size() && these.count < Scattered::kMost; ++i) {
@@ -407,19 +402,12 @@ std::size_t HostMachine::take_out(std::span<const FrameNumber> frames, std::span
     these.add({i, frames[i], state.page});
   }
   if (these.count == 0) return i;
-  const auto leave = [&] {
-    if (contents == Contents::kNeeded) {
-      home_together_locked(these, refused);
-    } else {
-      drop_locked(these);
-    }
-  };
   if (pins_ == nullptr) {
-    leave();
+    drop_locked(these);
   } else {
     const PinSet::Withdrawal whole(*pins_, pages_range(these.lowest, these.end - these.lowest));
     if (!whole.allowed()) refuse_pinned(these, refused);
-    leave();
+    drop_locked(these);
   }
   return i;
 }
@@ -463,32 +451,6 @@ void HostMachine::drop_locked(const Scattered& these) {
     index_.unlock(these.items[i].page);
   }
   pages_dropped_.fetch_add(these.count, std::memory_order_relaxed);
-}
-
-// The calling thread is the only one that writes (FrameMover::alone()). What the kernel would not copy goes
-// the ordinary way.
-void HostMachine::home_together_locked(const Scattered& these, std::span<bool> refused) {
-  std::array<FrameMover::Departure, Scattered::kMost> pages;
-  for (std::size_t i = 0; i < these.count; ++i) {
-    const Scattered::Item& item = these.items[i];
-    if (sink_ != nullptr && frames_.load(item.frame).place == FramePlace::kWritable) {
-      sink_->note_modified(item.frame);
-    }
-    pages[i] = {address(item.page), home(item.frame)};
-  }
-  const std::size_t gone = mover_.leave_together(std::span(pages).first(these.count));
-  pages_left_.fetch_add(gone, std::memory_order_relaxed);
-  for (std::size_t i = 0; i < these.count; ++i) {
-    const Scattered::Item& item = these.items[i];
-    if (i < gone) {
-      frames_.store(item.frame, FramePlace::kHome);
-      index_.set_locked(item.page, WindowIndex::kEmpty);
-    } else {
-      home_locked(item.page, item.frame, 1, &refused[item.index]);
-      if (refused[item.index]) refused_.fetch_add(1, std::memory_order_relaxed);
-    }
-    index_.unlock(item.page);
-  }
 }
 
 // --- what the runtime asks -------------------------------------------------------------------------------

@@ -13,7 +13,7 @@
 //    Copies make a page exist twice for a moment; the credits for that are set aside at creation
 //    (kCopySlack).
 //  - Eviction is atomic against writers (MOVE, or write protection before the copy; live-runtime.md, rule
-//    1), or nobody but the evicting thread can write (FrameMover::alone()).
+//    1).
 //  - A page that a system call uses (PinSet) is never withdrawn by remove_all() or discard_all(); remove(),
 //    protect() and remove_write() are orders and do not ask.
 //  - After creation: no malloc, no libc, no errno, no thread-local storage; usable in signal handlers (all
@@ -58,9 +58,6 @@ struct HostConfig {
   HostTransport transport = HostTransport::kAuto;
   RamBudget* budget = nullptr;  // required; outlives the machine
   PinSet* pins = nullptr;       // may be null: nothing is ever pinned; outlives the machine
-  /// The kernel reads and writes window pages only in system calls that pin them first (no io_uring, no
-  /// libaio). In a process of one thread, pages may then go home without write protection.
-  bool announced_io = false;
   /// Makes the system calls whose argument registers are window addresses.
   SyscallFunction window_syscall = raw_syscall;
   /// The machine's descriptors are moved to numbers >= this, out of the program's sight.
@@ -185,9 +182,6 @@ class HostMachine final : public PhysicalMemory, public PmapSystem {
   [[nodiscard]] std::array<int, 3> descriptors() const { return mover_.descriptors(); }
   void set_budget(RamBudget& budget) { budget_ = &budget; }
   void set_window_syscall(SyscallFunction call) { mover_.set_window_syscall(call); }
-  /// A process that is none of our threads shares our memory and runs beside us (clone with CLONE_VM). Until
-  /// told so the machine takes a process of one thread for the only writer.
-  void set_shared_memory_child() { mover_.set_never_alone(); }
   /// Part of the window was covered by another mapping (a file, MAP_FIXED): makes it the window's own
   /// again, empty.
   [[nodiscard]] bool restore_window(VirtRange range) noexcept { return mover_.restore(range); }
@@ -252,12 +246,10 @@ class HostMachine final : public PhysicalMemory, public PmapSystem {
   void home_locked(std::uint64_t page, FrameNumber first, std::uint64_t n, bool* refused = nullptr);
   std::size_t withdraw_run(std::span<const FrameNumber> frames, std::span<bool> refused);
   void withdraw_locked(std::uint64_t page, FrameNumber first, std::uint64_t n, bool* refused);
-  enum class Contents : bool { kNeeded, kNotNeeded };
-  struct Scattered;  // frames that leave the window together, with their slots locked
-  std::size_t take_out(std::span<const FrameNumber> frames, std::span<bool> refused, Contents contents);
+  struct Scattered;  // frames of one discard_all(), with their slots locked
+  std::size_t discard_some(std::span<const FrameNumber> frames, std::span<bool> refused);
   void refuse_pinned(Scattered& these, std::span<bool> refused);
   void drop_locked(const Scattered& these);
-  void home_together_locked(const Scattered& these, std::span<bool> refused);
   void write_protect_locked(std::uint64_t page, std::uint64_t n);
   template <class Visit>
   void for_each_mapped_run(VirtRange range, bool empties, Visit visit);

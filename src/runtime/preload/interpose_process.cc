@@ -291,10 +291,7 @@ bool emulated(long nr, const long (&a)[6], long* result) {
       *result = announced([] { return program_syscall(SYS_fork); });
       return true;
     case SYS_clone:
-      if ((a[0] & CLONE_VM) != 0) {
-        live().host().set_shared_memory_child();
-        return false;
-      }
+      if ((a[0] & CLONE_VM) != 0) return false;
       *result = announced([&a] { return raw_syscall(SYS_clone, a[0], a[1], a[2], a[3], a[4]); });
       return true;
     case SYS_close:
@@ -370,10 +367,8 @@ ENCHILADA_EXPORT int clone(int (*function)(void*), void* stack, int flags, void*
     if (fresh < 0) return static_cast<int>(with_errno(fresh));
     stack = reinterpret_cast<void*>(fresh + static_cast<long>(kStack));
   }
-  if ((flags & CLONE_VM) != 0) {
-    live().host().set_shared_memory_child();
+  if ((flags & CLONE_VM) != 0)
     return next_clone(function, stack, flags, argument, parent_tid, tls, child_tid);
-  }
   const CloneStart start{function, argument};
   return static_cast<int>(with_errno(forked_clone(start, stack, flags, parent_tid, tls, child_tid)));
 }

@@ -205,7 +205,6 @@ void Live::make_machine() {
   const TreeConfig& config = tree_.config();
   budget_ = budget_place.make(tree_, note_frames_taken);
   HostConfig host;
-  host.announced_io = true;  // syscall_filter.h: the kernel's own asynchronous I/O is refused
   host.window = layout::kWindow;
   host.pool = VirtAddr{layout::kPoolBase};
   host.frame_limit = PageCount{config.ram_frames};

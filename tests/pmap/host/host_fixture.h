@@ -32,7 +32,7 @@ void set_segv_hook(FaultHook hook);
 class HostRig {
  public:
   static constexpr std::uint64_t kSpare = 64;  // credits beyond frames and copy slack
-  HostRig(PageCount frames, HostTransport transport, bool announced_io = false)
+  explicit HostRig(PageCount frames, HostTransport transport)
       : budget(frames + PageCount{HostMachine::kCopySlack}), pins(PinSet::create()) {
     HostConfig config;
     config.frame_limit = frames;
@@ -40,7 +40,6 @@ class HostRig {
     config.budget = &budget;
     config.pins = pins;
     config.lowest_descriptor = 500;
-    config.announced_io = announced_io;
     auto made = HostMachine::create(config);
     if (!made.ok()) {
       ADD_FAILURE() << "no machine: error " << static_cast<int>(made.error());
