@@ -35,14 +35,16 @@ while (1) {
 
 
 def members(session):
-    """Living processes of the session, the launcher not counted."""
+    """Living processes of the session, the launcher not counted. A zombie with another thread left still has its memory:
+    the first thread of a killed process may be gone before the others are."""
     found = []
     for entry in os.listdir("/proc"):
         if not entry.isdigit() or int(entry) == session:
             continue
         try:
-            state = open(f"/proc/{entry}/stat").read().rsplit(")", 1)[1].split()[0]
-            if os.getsid(int(entry)) == session and state != "Z":
+            fields = open(f"/proc/{entry}/stat").read().rsplit(")", 1)[1].split()
+            state, threads = fields[0], int(fields[17])
+            if os.getsid(int(entry)) == session and (state != "Z" or threads > 1):
                 found.append(int(entry))
         except OSError:
             pass
