@@ -15,6 +15,7 @@
 #include <stdexcept>
 #include <thread>
 
+#include "cli/output_file.h"
 #include "cli/user_error.h"
 #include "lab/calibrate/calibrate.h"
 #include "lab/designs/designs.h"
@@ -80,34 +81,11 @@ class Progress {
   std::size_t first_ = 0;
 };
 
-void write_file(std::string_view option, const std::string& name, const std::string& text) {
-  std::ofstream out(name);
-  out << text << std::flush;
-  if (!out) throw UserError(fmt::format("{} {}: cannot be written", option, name));
-}
-
-/// Says so before a long sweep, not after it.
-void check_writable(std::string_view option, const std::string& name) {
-  if (name.empty() || name == "-") return;
-  if (!std::ofstream(name, std::ios::app))
-    throw UserError(fmt::format("{} {}: cannot be written", option, name));
-}
-
-/// To a file, or for "-" to standard output.
-void write_html(const std::string& name, const std::string& json) {
-  const std::string html = lab::html_report(json);
-  name == "-" ? fmt::print("{}", html) : write_file("--html", name, html);
-}
-
 void report(const Wanted& wanted, const lab::Results& results, const LabOptions& options) {
   const std::string json = lab::json_report(wanted, results);
-  if (!options.html_file.empty()) write_html(options.html_file, json);
-  if (options.json_file == "-") {
-    fmt::print("{}", json);
-    return;
-  }
-  if (!options.json_file.empty()) write_file("--json", options.json_file, json);
-  if (options.html_file == "-") return;
+  if (!options.html_file.empty()) write_output("--html", options.html_file, lab::html_report(json));
+  if (!options.json_file.empty()) write_output("--json", options.json_file, json);
+  if (options.html_file == "-" || options.json_file == "-") return;
   for (const lab::Experiment* const experiment : wanted) {
     fmt::print("{}\n", lab::text_report(*experiment, results));
   }
@@ -175,13 +153,13 @@ int lab_report(const LabOptions& options) {
   std::ostringstream text;
   text << in.rdbuf();
   if (!in) throw UserError(fmt::format("lab report: {}: cannot be read", name));
+  std::string html;
   try {
-    write_html(options.html_file, text.str());
-  } catch (const UserError&) {
-    throw;
+    html = lab::html_report(text.str());
   } catch (const std::runtime_error& error) {
     throw UserError(fmt::format("lab report: {}: {}", name, error.what()));
   }
+  write_output("--html", options.html_file, html);
   return 0;
 }
 
@@ -194,9 +172,8 @@ int lab_calibrate(const LabOptions& options) {
   }
   const auto measured = lab::calibrate(CostModel(), wanted);
   if (terminal) fmt::print(stderr, "\r\x1b[K");
-  const std::string json = lab::calibration_json(measured);
-  fmt::print("{}", options.json_file == "-" ? json : lab::calibration_text(measured));
-  if (!options.json_file.empty() && options.json_file != "-") write_file("--json", options.json_file, json);
+  if (options.json_file != "-") fmt::print("{}", lab::calibration_text(measured));
+  if (!options.json_file.empty()) write_output("--json", options.json_file, lab::calibration_json(measured));
   return 0;
 }
 

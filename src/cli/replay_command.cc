@@ -8,10 +8,10 @@
 #include <atomic>
 #include <charconv>
 #include <cstdio>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "cli/output_file.h"
 #include "cli/sizes.h"
 #include "cli/user_error.h"
 #include "lab/policies/replay.h"
@@ -122,16 +122,6 @@ double rate(const lab::ReplayResult& result) {
   return static_cast<double>(result.refs) / std::max(result.seconds, 1e-9) / 1e6;
 }
 
-void write_file(std::string_view option, const std::string& name, const std::string& text) {
-  if (name == "-") {
-    fmt::print("{}", text);
-    return;
-  }
-  std::ofstream out(name);
-  out << text << std::flush;
-  if (!out) throw UserError(fmt::format("{} {}: cannot be written", option, name));
-}
-
 std::string table(const lab::Trace& trace, std::uint64_t distinct, const std::vector<Run>& runs) {
   std::string text =
       fmt::format("{}: {} references to {} pages\n\n{:<14} {:>10} {:>7} {:>10} {:>12} {:>12} {:>9}\n",
@@ -211,8 +201,8 @@ int lab_replay(const ReplayCommand& command) {
   replay_all(trace, command, &runs);
   if (command.json_file != "-" && command.csv_file != "-") fmt::print("{}", table(trace, distinct, runs));
   if (!command.json_file.empty())
-    write_file("--json", command.json_file, json(trace, distinct, page_size, runs));
-  if (!command.csv_file.empty()) write_file("--csv", command.csv_file, csv(runs, distinct));
+    write_output("--json", command.json_file, json(trace, distinct, page_size, runs));
+  if (!command.csv_file.empty()) write_output("--csv", command.csv_file, csv(runs, distinct));
   return 0;
 }
 

@@ -64,16 +64,14 @@ KernReturn VmMap::Impl::discard(VirtRange range) {
   // What only this map sees goes while it is mapped: vm_map_remove.cc says why.
   for (MapEntry* e = entries.first_ending_after(range.start); e != entries.header() && e->start < range.end;
        e = e->next) {
-    if (e->object == nullptr || shows_shared_contents(*e)) continue;
-    const VirtRange part = overlap(*e, range);
-    objects().remove_range(*e->object, e->index_of(part.start), to_pages(part.size()));
+    if (e->object != nullptr && !shows_shared_contents(*e)) free_unshared(*e, range);
   }
   remove_mappings(range);
   for (MapEntry* e = entries.first_ending_after(range.start);
        replace && e != entries.header() && e->start < range.end; e = e->next) {
     if (e->object == nullptr || shows_shared_contents(*e)) continue;
     if (sole_user(*e)) {  // perhaps since a moment ago
-      objects().remove_range(*e->object, e->offset, e->pages());
+      free_unshared(*e, range);
     } else {
       forget_object(e, carriers.take(), writer);
     }
@@ -90,9 +88,8 @@ KernReturn VmMap::Impl::free_contents(VirtRange range) {
        e = e->next) {
     if (e->object == nullptr || e->inherit == Inherit::kShare || e->wired_count != 0 || !sole_user(*e))
       continue;
-    const VirtRange part = overlap(*e, range);
-    objects().remove_range(*e->object, e->index_of(part.start), to_pages(part.size()));
-    pmap->remove(part);
+    free_unshared(*e, range);
+    pmap->remove(overlap(*e, range));
   }
   return KernReturn::kSuccess;
 }

@@ -69,6 +69,8 @@ struct VmMap::Impl {
   KernReturn remove(VirtRange range);
   /// Empties the range: the part of remove() after the checks. False: no memory to clip, nothing done.
   [[nodiscard]] bool remove_locked(VirtRange range, Writer& writer) REQUIRES(lock);
+  /// Frees what of the object's contents nobody else sees, and its mappings with it.
+  void free_unshared(const MapEntry& entry, VirtRange range) REQUIRES(lock);
   void free_unshared(VirtRange range) REQUIRES(lock);
   void remove_mappings(VirtRange range) REQUIRES(lock);
 

@@ -17,14 +17,17 @@ void VmMap::Impl::remove_mappings(VirtRange range) {
   }
 }
 
+void VmMap::Impl::free_unshared(const MapEntry& entry, VirtRange range) {
+  const VirtRange part = overlap(entry, range);
+  objects().remove_range(*entry.object, entry.index_of(part.start), to_pages(part.size()));
+}
+
 // The objects may live on in other entries of this map; what only this range showed is freed now, not with
 // them.
 void VmMap::Impl::free_unshared(VirtRange range) {
   for (MapEntry* e = entries.first_ending_after(range.start); e != entries.header() && e->start < range.end;
        e = e->next) {
-    if (e->object == nullptr) continue;
-    const VirtRange part = overlap(*e, range);
-    objects().remove_range(*e->object, e->index_of(part.start), to_pages(part.size()));
+    if (e->object != nullptr) free_unshared(*e, range);
   }
 }
 

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "lab/policies/page_lists.h"
 #include "lab/policies/policy.h"
 
 namespace enchilada::lab {
@@ -26,7 +27,7 @@ class ClockPro {
     const std::uint32_t page = ref.page();
     std::uint8_t& state = state_[page];
     if ((state & kResident) != 0) [[likely]] {
-      state = static_cast<std::uint8_t>(state | access_bits(ref));
+      note_access(&state, ref);
       return true;
     }
     while (resident() > 0 && resident() >= room()) run_cold_hand(sink);
@@ -54,14 +55,9 @@ class ClockPro {
   static constexpr std::uint8_t kTest = 4;
   static constexpr std::uint32_t kPageBytes = 4096;
 
-  struct Links {
-    std::uint32_t before = kNoPage;
-    std::uint32_t next = kNoPage;
-  };
-
   [[nodiscard]] std::uint32_t resident() const { return hot_ + cold_; }
   [[nodiscard]] bool is(std::uint32_t page, std::uint8_t bit) const { return (state_[page] & bit) != 0; }
-  void clear(std::uint32_t page, std::uint8_t bits) { state_[page] &= static_cast<std::uint8_t>(~bits); }
+  void clear(std::uint32_t page, std::uint8_t bits) { clear_bits(&state_[page], bits); }
   /// Frames for pages: all, less what the records take.
   [[nodiscard]] std::uint32_t room() const {
     const std::uint64_t taken = (std::uint64_t{records_} * record_bytes_ + kPageBytes - 1) / kPageBytes;
@@ -73,23 +69,19 @@ class ClockPro {
   /// The list's head is right behind the hot hand: that hand meets it last.
   void link_at_head(std::uint32_t page) {
     if (hot_hand_ == kNoPage) {
-      links_[page] = {page, page};
+      links_.make_circle(page);
       hot_hand_ = cold_hand_ = test_hand_ = page;
       return;
     }
-    const std::uint32_t before = links_[hot_hand_].before;
-    links_[page] = {before, hot_hand_};
-    links_[before].next = page;
-    links_[hot_hand_].before = page;
+    links_.link_before(page, hot_hand_);
   }
   void unlink(std::uint32_t page) {
-    const Links at = links_[page];
-    const std::uint32_t next = at.next == page ? kNoPage : at.next;
+    const std::uint32_t after = links_.next(page);
+    const std::uint32_t next = after == page ? kNoPage : after;
     for (std::uint32_t* const hand : {&hot_hand_, &cold_hand_, &test_hand_}) {
       if (*hand == page) *hand = next;
     }
-    links_[at.before].next = at.next;
-    links_[at.next].before = at.before;
+    links_.unlink(page);
   }
   void to_head(std::uint32_t page) {
     unlink(page);
@@ -101,10 +93,10 @@ class ClockPro {
   template <class Sink>
   void run_cold_hand(Sink& sink) {
     while (cold_ == 0) run_hot_hand(sink);
-    while (!is(cold_hand_, kResident) || is(cold_hand_, kHot)) cold_hand_ = links_[cold_hand_].next;
+    while (!is(cold_hand_, kResident) || is(cold_hand_, kHot)) cold_hand_ = links_.next(cold_hand_);
     const std::uint32_t page = cold_hand_;
     sink.looked();
-    cold_hand_ = links_[page].next;
+    cold_hand_ = links_.next(page);
     if (is(page, kYoungBit)) {
       reward_cold(page, sink);
       return;
@@ -151,11 +143,11 @@ class ClockPro {
       const std::uint32_t page = hot_hand_;
       sink.looked();
       if (!is(page, kHot)) {
-        hot_hand_ = links_[page].next;
+        hot_hand_ = links_.next(page);
         end_test(page);
         continue;
       }
-      hot_hand_ = links_[page].next;
+      hot_hand_ = links_.next(page);
       if (is(page, kYoungBit)) {
         clear(page, kYoungBit);
         continue;
@@ -171,7 +163,7 @@ class ClockPro {
   void run_test_hand(Sink& sink) {
     const std::uint32_t page = test_hand_;
     sink.looked();
-    test_hand_ = links_[page].next;
+    test_hand_ = links_.next(page);
     if (!is(page, kHot)) end_test(page);
   }
   void end_test(std::uint32_t page) {
@@ -193,7 +185,7 @@ class ClockPro {
   std::uint32_t cold_hand_ = kNoPage;
   std::uint32_t test_hand_ = kNoPage;
   std::vector<std::uint8_t> state_;
-  std::vector<Links> links_;
+  PageLinks links_;
 };
 
 }  // namespace enchilada::lab

@@ -41,7 +41,7 @@ class FreeBsdQueues {
     PageUse& use = pages_[page];
     const std::uint8_t queue = use.state & kQueueBits;
     if (queue == kActive || queue == kInactive) [[likely]] {
-      use.state = static_cast<std::uint8_t>(use.state | access_bits(ref));
+      note_access(&use.state, ref);
       return true;
     }
     if (queue == kCache) {
@@ -95,7 +95,7 @@ class FreeBsdQueues {
   /// The bit's answer counts and is taken back. One mapping a page: one reference at most.
   static bool test_and_age(PageUse* use) {
     if ((use->state & kYoungBit) == 0) return false;
-    use->state &= static_cast<std::uint8_t>(~kYoungBit);
+    clear_bits(&use->state, kYoungBit);
     use->act_count = static_cast<std::uint8_t>(std::min(use->act_count + kActAdvance + 1, kActMax));
     return true;
   }

@@ -35,29 +35,60 @@ class TableWalk {
   std::uint32_t cursor_ = 0;
 };
 
-class Linux240 {
+/// What both keep: lists of pages (number 0: no list), and whether the walk has left a page its mapping.
+template <std::uint32_t kLists>
+class MappedPages {
+ public:
+  MappedPages(const Trace& trace, const PolicyOptions& options)
+      : free_(options.frames), state_(trace.pages), lists_(trace.pages), tables_(trace.pages) {}
+  void prefetch(std::uint32_t page) const { __builtin_prefetch(&state_[page], 1); }
+
+ protected:
+  static constexpr std::uint8_t kListBits = 3;
+  static constexpr std::uint8_t kMapped = 4;
+
+  /// The access finds a mapping: only the hardware hears of it.
+  bool through_mapping(Reference ref) {
+    std::uint8_t& state = state_[ref.page()];
+    if ((state & kMapped) == 0) return false;
+    note_access(&state, ref);
+    return true;
+  }
+  void map(Reference ref) {
+    state_[ref.page()] |= kMapped;
+    note_access(&state_[ref.page()], ref);
+  }
+  [[nodiscard]] std::uint8_t list_of(std::uint32_t page) const { return state_[page] & kListBits; }
+  void enqueue(std::uint32_t page, std::uint8_t list) {
+    state_[page] = static_cast<std::uint8_t>((state_[page] & ~kListBits) | list);
+    lists_.push_back(list, page);
+  }
+  void requeue(std::uint32_t page, std::uint8_t list) {
+    lists_.remove(list_of(page), page);
+    enqueue(page, list);
+  }
+
+  std::uint32_t free_;
+  std::vector<std::uint8_t> state_;
+  PageLists<kLists> lists_;
+  TableWalk tables_;
+};
+
+class Linux240 : public MappedPages<4> {
  public:
   static constexpr unsigned kAgeStart = 2;
   static constexpr unsigned kAgeAdvance = 3;
   static constexpr unsigned kAgeMax = 64;
 
   Linux240(const Trace& trace, const PolicyOptions& options)
-      : free_(options.frames),
-        goal_(std::clamp(options.frames / 32, 1u, 32u)),
-        state_(trace.pages),
-        age_(trace.pages),
-        lists_(trace.pages),
-        tables_(trace.pages) {}
+      : MappedPages(trace, options), goal_(std::clamp(options.frames / 32, 1u, 32u)), age_(trace.pages) {}
 
   template <class Sink>
   bool touch(Reference ref, Sink& sink) {
-    const std::uint32_t page = ref.page();
-    std::uint8_t& state = state_[page];
-    if ((state & kMapped) != 0) [[likely]] {
-      state = static_cast<std::uint8_t>(state | access_bits(ref));
+    if (through_mapping(ref)) [[likely]]
       return true;
-    }
-    const bool hit = state != 0;
+    const std::uint32_t page = ref.page();
+    const bool hit = state_[page] != 0;
     if (hit) {
       age_up(page);
     } else {
@@ -65,27 +96,15 @@ class Linux240 {
       age_[page] = kAgeStart;
       enqueue(page, kActive);
     }
-    state = static_cast<std::uint8_t>(state | kMapped | access_bits(ref));
+    map(ref);
     ++mapped_;
     return hit;
   }
-  void prefetch(std::uint32_t page) const { __builtin_prefetch(&state_[page], 1); }
 
  private:
-  enum List : std::uint8_t { kNone, kActive, kInactiveDirty, kInactiveClean, kLists };
-  static constexpr std::uint8_t kListBits = 3;
-  static constexpr std::uint8_t kMapped = 4;
+  enum List : std::uint8_t { kNone, kActive, kInactiveDirty, kInactiveClean };
   static constexpr unsigned kPriority = 6;
 
-  [[nodiscard]] List list_of(std::uint32_t page) const { return static_cast<List>(state_[page] & kListBits); }
-  void enqueue(std::uint32_t page, List list) {
-    state_[page] = static_cast<std::uint8_t>((state_[page] & ~kListBits) | list);
-    lists_.push_back(list, page);
-  }
-  void requeue(std::uint32_t page, List list) {
-    lists_.remove(list_of(page), page);
-    enqueue(page, list);
-  }
   /// age_page_up: an inactive page becomes active by it.
   void age_up(std::uint32_t page) {
     if (list_of(page) != kActive) {
@@ -125,7 +144,7 @@ class Linux240 {
       const std::uint32_t page = lists_.front(kInactiveDirty);
       sink.looked();
       if ((state_[page] & kDirtyBit) != 0) sink.wrote(page);
-      state_[page] &= static_cast<std::uint8_t>(~kDirtyBit);
+      clear_bits(&state_[page], kDirtyBit);
       requeue(page, kInactiveClean);
     }
   }
@@ -147,72 +166,53 @@ class Linux240 {
     tables_.walk(state_, kMapped, entries, [&](std::uint32_t page) {
       sink.looked();
       if ((state_[page] & kYoungBit) != 0) {
-        state_[page] &= static_cast<std::uint8_t>(~kYoungBit);
+        clear_bits(&state_[page], kYoungBit);
         age_up(page);
       } else if (age_[page] == 0) {
-        state_[page] &= static_cast<std::uint8_t>(~kMapped);
+        clear_bits(&state_[page], kMapped);
         --mapped_;
       }
       return true;
     });
   }
 
-  std::uint32_t free_;
   std::uint32_t goal_;  // of inactive_clean
   std::uint32_t mapped_ = 0;
-  std::vector<std::uint8_t> state_;
   std::vector<std::uint8_t> age_;
-  PageLists<kLists> lists_;
-  TableWalk tables_;
 };
 
-class Linux2410 {
+class Linux2410 : public MappedPages<3> {
  public:
   Linux2410(const Trace& trace, const PolicyOptions& options)
-      : free_(options.frames),
-        cluster_(std::clamp(options.frames / 32, 1u, kCluster)),
-        state_(trace.pages),
-        lists_(trace.pages),
-        tables_(trace.pages) {}
+      : MappedPages(trace, options), cluster_(std::clamp(options.frames / 32, 1u, kCluster)) {}
 
   template <class Sink>
   bool touch(Reference ref, Sink& sink) {
-    const std::uint32_t page = ref.page();
-    std::uint8_t& state = state_[page];
-    if ((state & kMapped) != 0) [[likely]] {
-      state = static_cast<std::uint8_t>(state | access_bits(ref));
+    if (through_mapping(ref)) [[likely]]
       return true;
-    }
-    const bool hit = state != 0;
+    const std::uint32_t page = ref.page();
+    const bool hit = state_[page] != 0;
     if (!hit) {
       take_frame(sink);
       enqueue(page, kInactive);
     }
     mark_accessed(page);
-    state = static_cast<std::uint8_t>(state | kMapped | access_bits(ref));
+    map(ref);
     return hit;
   }
-  void prefetch(std::uint32_t page) const { __builtin_prefetch(&state_[page], 1); }
 
  private:
-  enum List : std::uint8_t { kNone, kActive, kInactive, kLists };
-  static constexpr std::uint8_t kListBits = 3;
-  static constexpr std::uint8_t kMapped = 4;
+  enum List : std::uint8_t { kNone, kActive, kInactive };
   static constexpr std::uint8_t kReferenced = 8;  // PG_referenced
   static constexpr std::uint32_t kCluster = 32;
   static constexpr std::uint32_t kPriority = 6;
 
-  void enqueue(std::uint32_t page, List list) {
-    state_[page] = static_cast<std::uint8_t>((state_[page] & ~kListBits) | list);
-    lists_.push_back(list, page);
-  }
-  void clear(std::uint32_t page, std::uint8_t bits) { state_[page] &= static_cast<std::uint8_t>(~bits); }
+  void clear(std::uint32_t page, std::uint8_t bits) { clear_bits(&state_[page], bits); }
 
   /// mark_page_accessed: the second time, an inactive page becomes active.
   void mark_accessed(std::uint32_t page) {
-    if ((state_[page] & kListBits) == kInactive && (state_[page] & kReferenced) != 0) {
-      lists_.remove(kInactive, page);
-      enqueue(page, kActive);
+    if (list_of(page) == kInactive && (state_[page] & kReferenced) != 0) {
+      requeue(page, kActive);
       clear(page, kReferenced);
     } else {
       state_[page] |= kReferenced;
@@ -242,8 +242,7 @@ class Linux2410 {
         lists_.rotate(kActive, page);
         continue;
       }
-      lists_.remove(kActive, page);
-      enqueue(page, kInactive);
+      requeue(page, kInactive);
       state_[page] |= kReferenced;
     }
   }
@@ -284,7 +283,7 @@ class Linux2410 {
       if ((state_[page] & kYoungBit) != 0) {
         clear(page, kYoungBit);
         mark_accessed(page);
-      } else if ((state_[page] & kListBits) == kInactive) {
+      } else if (list_of(page) == kInactive) {
         clear(page, kMapped);
         --left;
       }
@@ -292,11 +291,7 @@ class Linux2410 {
     });
   }
 
-  std::uint32_t free_;
   std::uint32_t cluster_;  // freed at a time
-  std::vector<std::uint8_t> state_;
-  PageLists<kLists> lists_;
-  TableWalk tables_;
 };
 
 }  // namespace enchilada::lab

@@ -31,13 +31,13 @@ class Linux26 {
     const std::uint32_t page = ref.page();
     std::uint8_t& state = state_[page];
     if (state != 0) [[likely]] {
-      state = static_cast<std::uint8_t>(state | access_bits(ref));
+      note_access(&state, ref);
       return true;
     }
     if (free_ == 0) shrink_zone(sink);
     --free_;
     enqueue(page, list_of_new(page));
-    state = static_cast<std::uint8_t>(state | access_bits(ref));
+    note_access(&state, ref);
     return false;
   }
   void prefetch(std::uint32_t page) const { __builtin_prefetch(&state_[page], 1); }

@@ -30,7 +30,7 @@ class Mglru {
     const std::uint32_t page = ref.page();
     std::uint8_t& state = state_[page];
     if (state != 0) [[likely]] {
-      state = static_cast<std::uint8_t>(state | access_bits(ref));
+      note_access(&state, ref);
       return true;
     }
     if (free_ == 0) evict_one(sink);
@@ -61,7 +61,7 @@ class Mglru {
   /// A young page in memory joins the youngest generation; it stays where it is until it is met there.
   bool promote_young(std::uint32_t page) {
     if ((state_[page] & kYoungBit) == 0) return false;
-    state_[page] &= static_cast<std::uint8_t>(~kYoungBit);
+    clear_bits(&state_[page], kYoungBit);
     set(page, kGenerationShift, youngest());
     return true;
   }

@@ -46,6 +46,15 @@ inline std::uint8_t access_bits(Reference ref) {
   return static_cast<std::uint8_t>(kYoungBit | (ref.is_write() ? kDirtyBit : 0));
 }
 
+/// What the hardware does to a page that is in memory.
+inline void note_access(std::uint8_t* state, Reference ref) {
+  *state = static_cast<std::uint8_t>(*state | access_bits(ref));
+}
+
+inline void clear_bits(std::uint8_t* state, std::uint8_t bits) {
+  *state = static_cast<std::uint8_t>(*state & ~bits);
+}
+
 /// The page leaves memory; what was written to it has to be kept.
 template <class Sink>
 void evict(std::uint8_t* state, std::uint32_t page, Sink& sink) {

@@ -19,6 +19,13 @@ class FrameRow {
   void prefetch(std::uint32_t page) const { __builtin_prefetch(&state_[page], 1); }
 
  protected:
+  /// The page is in memory, and knows now that it was touched.
+  bool hits(Reference ref) {
+    std::uint8_t& state = state_[ref.page()];
+    if (state == 0) return false;
+    note_access(&state, ref);
+    return true;
+  }
   [[nodiscard]] bool has_room() const { return frames_.size() < limit_; }
   void take_new(Reference ref) {
     frames_.push_back(ref.page());
@@ -46,11 +53,7 @@ class Fifo : public FrameRow {
   using FrameRow::FrameRow;
   template <class Sink>
   bool touch(Reference ref, Sink& sink) {
-    std::uint8_t& state = state_[ref.page()];
-    if (state != 0) {
-      state = static_cast<std::uint8_t>(state | access_bits(ref));
-      return true;
-    }
+    if (hits(ref)) return true;
     if (has_room()) {
       take_new(ref);
       return false;
@@ -85,11 +88,7 @@ class Random : public FrameRow {
       : FrameRow(trace, options), random_(options.seed) {}
   template <class Sink>
   bool touch(Reference ref, Sink& sink) {
-    std::uint8_t& state = state_[ref.page()];
-    if (state != 0) {
-      state = static_cast<std::uint8_t>(state | access_bits(ref));
-      return true;
-    }
+    if (hits(ref)) return true;
     if (has_room()) {
       take_new(ref);
     } else {
@@ -107,18 +106,14 @@ class Clock : public FrameRow {
   using FrameRow::FrameRow;
   template <class Sink>
   bool touch(Reference ref, Sink& sink) {
-    std::uint8_t& state = state_[ref.page()];
-    if (state != 0) {
-      state = static_cast<std::uint8_t>(state | access_bits(ref));
-      return true;
-    }
+    if (hits(ref)) return true;
     if (has_room()) {
       take_new(ref);
       return false;
     }
     while ((state_[frames_[hand_]] & kYoungBit) != 0) {
       sink.looked();
-      state_[frames_[hand_]] &= static_cast<std::uint8_t>(~kYoungBit);
+      clear_bits(&state_[frames_[hand_]], kYoungBit);
       advance();
     }
     take_over(hand_, ref, sink);

@@ -264,7 +264,7 @@ std::uint64_t FrameMover::enter_zero(VirtAddr va, std::uint64_t pages, bool writ
 }
 
 std::uint64_t FrameMover::give_twins_back() noexcept {
-  const std::uint64_t given = twins_.empty([this](std::span<const VirtRange> runs) { drop_runs(runs); });
+  const std::uint64_t given = twins_.empty([this](std::span<const VirtAddr> pages) { drop_pages(pages); });
   slack_free_.fetch_add(given, std::memory_order_release);
   return given;
 }
@@ -390,26 +390,32 @@ void FrameMover::set_writable(VirtAddr va, std::uint64_t pages, bool writable) n
   CHECK(result == 0, va.value(), static_cast<std::uint64_t>(-result));
 }
 
-void FrameMover::drop_runs(std::span<const VirtRange> runs) noexcept {
-  CHECK(runs.size() <= kMaxDrops, runs.size());
-  std::uint64_t dropped = 0;  // bytes, of the runs in their order
-  if (drops_together_ && runs.size() > 1) {
-    iovec list[kMaxDrops];
-    for (std::size_t i = 0; i < runs.size(); ++i) {
-      list[i] = {reinterpret_cast<void*>(runs[i].start.value()), runs[i].size().value()};
+void FrameMover::drop_pages(std::span<const VirtAddr> pages) noexcept {
+  CHECK(pages.size() <= kMaxDrops, pages.size());
+  iovec runs[kMaxDrops];
+  std::size_t n = 0;
+  for (const VirtAddr page : pages) {
+    void* const start = reinterpret_cast<void*>(page.value());
+    if (n > 0 && static_cast<char*>(runs[n - 1].iov_base) + runs[n - 1].iov_len == start) {
+      runs[n - 1].iov_len += kPageSize;
+    } else {
+      runs[n++] = {start, kPageSize};
     }
+  }
+  std::uint64_t dropped = 0;  // bytes, of the runs in their order
+  if (drops_together_ && n > 1) {
     bump(counters_.drops);
-    const long result = raw_syscall(SYS_process_madvise, uffd::kSelf, as_arg(list),
-                                    static_cast<long>(runs.size()), MADV_DONTNEED);
+    const long result =
+        raw_syscall(SYS_process_madvise, uffd::kSelf, as_arg(runs), static_cast<long>(n), MADV_DONTNEED);
     if (result > 0) dropped = static_cast<std::uint64_t>(result);
   }
-  for (const VirtRange run : runs) {  // what it did not do: a filter may forbid it, a signal may cut it short
-    const std::uint64_t size = run.size().value();
-    if (dropped < size) {
-      drop(run.start.value(), size >> kPageShift);
+  // What it did not do: a filter may forbid it, a signal may cut it short.
+  for (const iovec& run : std::span(runs).first(n)) {
+    if (dropped < run.iov_len) {
+      drop(reinterpret_cast<std::uint64_t>(run.iov_base), run.iov_len >> kPageShift);
       dropped = 0;
     } else {
-      dropped -= size;
+      dropped -= run.iov_len;
     }
   }
 }

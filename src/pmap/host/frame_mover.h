@@ -33,7 +33,7 @@ class FrameMover {
  public:
   static constexpr std::uint64_t kMaxRun = 128;  // pages of one call
   static constexpr std::uint64_t kCopyRun = 16;  // pages that exist twice in one call
-  static constexpr std::size_t kMaxDrops = 64;   // runs of one drop_runs()
+  static constexpr std::size_t kMaxDrops = 64;   // pages of one drop_pages()
   /// With several threads, runs so long are moved in and shorter ones copied: a move must tell the other
   /// CPUs, a copy tells nobody. Per page the former is cheaper from about here on (bench/RESULTS.md).
   static constexpr std::uint64_t kMoveRun = 8;
@@ -75,9 +75,9 @@ class FrameMover {
   }
   /// The slot's frame is in the window, and the memory that it left behind not given back yet.
   [[nodiscard]] bool has_twin(VirtAddr home) const noexcept { return twins_.any(home, 1); }
-  /// Drops the memory of pages: at most kMaxDrops runs. One call, and one flush of the CPUs' TLBs, for
-  /// all of them where the kernel can; that flush is most of the cost of a page.
-  void drop_runs(std::span<const VirtRange> runs) noexcept;
+  /// Drops the memory of at most kMaxDrops pages, wherever they are. One call, and one flush of the CPUs'
+  /// TLBs, for all of them where the kernel can; that flush is most of the cost of a page.
+  void drop_pages(std::span<const VirtAddr> pages) noexcept;
   /// Drops the memory of home slots.
   void drop_home(VirtAddr home, std::uint64_t pages) noexcept;
   /// Gives empty home slots memory.

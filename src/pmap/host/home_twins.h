@@ -53,19 +53,9 @@ class HomeTwins {
 
   /// Hands all noted slots to `drop` and forgets them; when it returns, none of them has memory. Returns how
   /// many.
-  std::uint64_t empty(FunctionRef<void(std::span<const VirtRange>)> drop) noexcept {
+  std::uint64_t empty(FunctionRef<void(std::span<const VirtAddr>)> drop) noexcept {
     MutexLock guard(lock_);
-    std::array<VirtRange, kMost> runs;
-    std::size_t n = 0;
-    for (std::size_t i = 0; i < count_; ++i) {
-      const VirtRange slot{homes_[i], homes_[i] + ByteCount{kPageSize}};
-      if (n > 0 && runs[n - 1].end == slot.start) {
-        runs[n - 1].end = slot.end;
-      } else {
-        runs[n++] = slot;
-      }
-    }
-    if (n > 0) drop(std::span(runs).first(n));
+    if (count_ > 0) drop(std::span(homes_).first(count_));
     for (std::size_t i = 0; i < count_; ++i) {
       const std::uint64_t slot = slot_of(homes_[i]);
       bits_[slot / 64].fetch_and(~(std::uint64_t{1} << (slot % 64)), std::memory_order_release);

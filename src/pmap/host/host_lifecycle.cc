@@ -102,8 +102,8 @@ struct HostMachine::Tables {
                                          block_words * sizeof(std::uint64_t),
                                          WindowIndex::words_for(block_words) * sizeof(std::uint64_t),
                                          limit * sizeof(std::uint64_t),
-                                         (limit + 63) / 64 * sizeof(std::uint64_t),
-                                         (limit + 63) / 64 * sizeof(std::uint64_t),
+                                         WindowIndex::words_for(limit) * sizeof(std::uint64_t),
+                                         WindowIndex::words_for(limit) * sizeof(std::uint64_t),
                                          kMaxRun << kPageShift,
                                          kBounces * kBounceRun << kPageShift};
     for (const std::uint64_t part : sizes) size += round_up(part, kPageSize);

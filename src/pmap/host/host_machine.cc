@@ -429,21 +429,15 @@ void HostMachine::refuse_pinned(Scattered& these, std::span<bool> refused) {
 }
 
 void HostMachine::drop_locked(const Scattered& these) {
-  std::array<VirtRange, Scattered::kMost> runs;
-  std::size_t n = 0;
+  std::array<VirtAddr, Scattered::kMost> pages;
   for (std::size_t i = 0; i < these.count; ++i) {
     const Scattered::Item& item = these.items[i];
     if (sink_ != nullptr && frames_.load(item.frame).place == FramePlace::kWritable) {
       sink_->note_modified(item.frame);
     }
-    const VirtRange at = pages_range(item.page, 1);
-    if (n > 0 && runs[n - 1].end == at.start) {
-      runs[n - 1].end = at.end;
-    } else {
-      runs[n++] = at;
-    }
+    pages[i] = address(item.page);
   }
-  mover_.drop_runs(std::span(runs).first(n));
+  mover_.drop_pages(std::span(pages).first(these.count));
   for (std::size_t i = 0; i < these.count; ++i) {
     mover_.settle_home(home(these.items[i].frame), 1);
     frames_.store(these.items[i].frame, FramePlace::kUnpopulated);

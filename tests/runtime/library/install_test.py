@@ -43,7 +43,6 @@ def main():
 
         readme = (source / "README.md").read_text()
         (root / "readme.cc").write_text(readme.split("```cpp\n")[1].split("```")[0])
-        flags = run("pkg-config", "--cflags", "--libs", "enchilada", env=env).split()
         run("c++", "-std=c++20", "-Wall", "-Wextra", "-Werror", root / "readme.cc", "-o", root / "readme", *flags)
         expect("region 0, its fork 1\n", run(root / "readme", env=env))
 
