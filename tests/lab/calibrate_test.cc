@@ -7,17 +7,10 @@
 #include <nlohmann/json.hpp>
 
 #include "lab/calibrate/probes.h"
+#include "support/sanitized.h"
 
 namespace enchilada::lab {
 namespace {
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool kSanitized = true;
-#elif defined(__has_feature)
-constexpr bool kSanitized = __has_feature(address_sanitizer) || __has_feature(thread_sanitizer);
-#else
-constexpr bool kSanitized = false;
-#endif
 
 const Measurement* find(const std::vector<Measurement>& list, std::string_view constant) {
   for (const Measurement& one : list) {
@@ -27,7 +20,7 @@ const Measurement* find(const std::vector<Measurement>& list, std::string_view c
 }
 
 TEST(Calibrate, MeasuresEveryConstantOrSaysWhyNot) {
-  if (kSanitized) GTEST_SKIP() << "a sanitizer's own loads would be measured";
+  if (test::kSanitized) GTEST_SKIP() << "a sanitizer's own loads would be measured";
   const auto list = calibrate(CostModel(), {});
   for (const Measurement& one : list) {
     EXPECT_TRUE(one.measured_ns.has_value() || !one.reason.empty()) << one.constant;

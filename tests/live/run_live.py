@@ -33,7 +33,7 @@ from live_lib import Failure, Skip, say
 
 HERE = pathlib.Path(__file__).resolve().parent
 BUILD = HERE.parent.parent / "build" / "release"
-PROBE_RAM = "8M"
+PROBE_RAM = "4M"  # what a probe touches is in proportion to it
 OWN_SHARE, OWN_PER_PROCESS = 0.03, 8 << 20  # what the VM system may use itself
 
 

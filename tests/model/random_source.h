@@ -7,6 +7,8 @@
 #include <optional>
 #include <span>
 
+#include "support/sanitized.h"
+
 namespace enchilada::model {
 
 class Random {
@@ -62,17 +64,7 @@ inline std::uint64_t first_seed() {
 /// ENCHILADA_SEEDS: how many; else `usual`, or a tenth of it where a sanitizer slows everything down.
 inline std::uint64_t seed_count(std::uint64_t usual) {
   if (const char* const text = std::getenv("ENCHILADA_SEEDS")) return std::strtoull(text, nullptr, 0);
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-  return usual / 10 + 1;
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-  return usual / 10 + 1;
-#else
-  return usual;
-#endif
-#else
-  return usual;
-#endif
+  return test::usual_rounds(usual);
 }
 
 }  // namespace enchilada::model

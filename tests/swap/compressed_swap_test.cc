@@ -344,7 +344,7 @@ TEST_P(CompressedSwapModes, KilledProcessesBlockNobodyAndLoseNothingOfOthers) {
   Tier tier(place, 1, alive, nullptr, nullptr, GetParam());
   std::map<std::uint64_t, std::uint64_t> model;
   std::mt19937_64 random(77);
-  for (int round = 0; round < 60; ++round) {
+  for (int round = 0; round < static_cast<int>(swap_test::rounds(60)); ++round) {
     gone[2] = false;
     const pid_t child = fork();
     if (child == 0) {

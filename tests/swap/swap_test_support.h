@@ -14,15 +14,17 @@
 #include <vector>
 
 #include "base/arena.h"
+#include "support/sanitized.h"
 #include "swap/swap_pager.h"
 #include "vm/phys.h"
 
 namespace enchilada::swap_test {
 
-/// How many rounds a random test runs: its own number times ENCHILADA_SOAK.
+/// How many rounds a random test runs: its own number (fewer under a sanitizer) times ENCHILADA_SOAK.
 inline std::uint64_t rounds(std::uint64_t usual) {
   const char* factor = std::getenv("ENCHILADA_SOAK");
-  return factor != nullptr ? usual * std::strtoull(factor, nullptr, 0) : usual;
+  const std::uint64_t here = test::usual_rounds(usual);
+  return factor != nullptr ? here * std::strtoull(factor, nullptr, 0) : here;
 }
 
 /// Runs body(seed) for `rounds` seeds from `base`, or only for ENCHILADA_SEED when it is set. Stops at the

@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "support/sanitized.h"
 #include "vm/vm_fault.h"
 #include "vm/vm_map.h"
 #include "vm/vm_object.h"
@@ -24,12 +25,13 @@
 
 namespace enchilada::test {
 
-/// ENCHILADA_SEED replays one seed; ENCHILADA_SEEDS=a-b walks those; else `quick` seeds from 1.
+/// ENCHILADA_SEED replays one seed; ENCHILADA_SEEDS=a-b walks those; else `quick` seeds from 1 (fewer under a
+/// sanitizer).
 inline std::vector<std::uint64_t> seeds(std::uint64_t quick) {
   std::vector<std::uint64_t> all;
   if (const char* one = std::getenv("ENCHILADA_SEED")) return {std::strtoull(one, nullptr, 0)};
   std::uint64_t first = 1;
-  std::uint64_t last = quick;
+  std::uint64_t last = usual_rounds(quick);
   if (const char* range = std::getenv("ENCHILADA_SEEDS")) {
     char* rest = nullptr;
     first = last = std::strtoull(range, &rest, 0);

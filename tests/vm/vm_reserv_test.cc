@@ -173,7 +173,7 @@ TEST_F(Reservations, APieceThatMovesWithinTheAddressSpaceKeepsItsBytes) {
 /// Requests and frees for three objects, and moves among them, against a plain record of who has which frame.
 TEST(ReservationsModel, NoFrameTwiceNoneLostAndBlocksAreKept) {
   const std::uint64_t seed = model::replayed_seed().value_or(1);
-  const std::uint64_t seeds = model::replayed_seed() ? 1 : 40;
+  const std::uint64_t seeds = model::replayed_seed() ? 1 : model::seed_count(40);
   for (std::uint64_t s = seed; s < seed + seeds; ++s) {
     SCOPED_TRACE("ENCHILADA_SEED=" + std::to_string(s));
     model::Random random(s);

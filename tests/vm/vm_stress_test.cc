@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "support/fake_machine.h"
+#include "support/sanitized.h"
 
 namespace {
 std::atomic<bool> counting{false};
@@ -17,20 +18,7 @@ std::atomic<std::uint64_t> allocations{0};
 }  // namespace
 
 // The sanitizers bring their own allocator, with strong symbols.
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define ENCHILADA_OWN_NEW 0
-#endif
-#endif
-#ifndef ENCHILADA_OWN_NEW
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define ENCHILADA_OWN_NEW 0
-#else
-#define ENCHILADA_OWN_NEW 1
-#endif
-#endif
-
-#if ENCHILADA_OWN_NEW
+#if !ENCHILADA_SANITIZED
 // NOLINTBEGIN: replaces the global allocator of this test program to count what the engine asks for.
 __attribute__((noinline)) __attribute__((noinline)) void* operator new(std::size_t n) {
   if (counting.load(std::memory_order_relaxed) && enchilada::test::InFake::depth == 0) ++allocations;
@@ -88,7 +76,7 @@ void run_without_allocating(bool bits, Preset preset) {
 }
 
 TEST_P(Stress, FaultAndPageoutNeverAllocate) {
-  if (ENCHILADA_OWN_NEW == 0) GTEST_SKIP() << "the sanitizer's allocator is in use";
+  if (test::kSanitized) GTEST_SKIP() << "the sanitizer's allocator is in use";
   for (const Preset preset : {Preset::kHybrid, Preset::kArticle, Preset::kModern}) {
     run_without_allocating(GetParam(), preset);
   }

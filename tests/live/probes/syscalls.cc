@@ -649,44 +649,46 @@ PROBE(system_v_messages_and_semaphores) {
 }
 
 PROBE(reading_another_process) {
-  char* p = heap(kMiB);
-  fill(p, kMiB, 10);
-  char* q = heap(kMiB);
+  const std::size_t part = ram() / 8;  // both ends of it are held at once
+  char* p = heap(part);
+  fill(p, part, 10);
+  char* q = heap(part);
   push_out();
-  auto* local = on_heap(iovec{q, kMiB});
-  auto* remote = on_heap(iovec{p, kMiB});
+  auto* local = on_heap(iovec{q, part});
+  auto* remote = on_heap(iovec{p, part});
   push_out();
   ssize_t n = process_vm_readv(getpid(), local, 1, remote, 1, 0);
   if (n < 0 && (errno == EPERM || errno == ENOSYS)) return;
-  EXPECT_EQ(n, static_cast<ssize_t>(kMiB));
-  EXPECT_PATTERN(q, kMiB, 10);
+  EXPECT_EQ(n, static_cast<ssize_t>(part));
+  EXPECT_PATTERN(q, part, 10);
 }
 
 PROBE(instruction_instead_of_libc) {
   // As Go and some C libraries do: the system-call instruction in the program's own text.
+  const std::size_t part = ram() / 8;
   int fd = scratch_file();
-  char* p = heap(kMiB);
-  fill(p, kMiB, 11);
+  char* p = heap(part);
+  fill(p, part, 11);
   push_out();
   long result;
   asm volatile("syscall"
                : "=a"(result)
-               : "a"(SYS_write), "D"(fd), "S"(p), "d"(kMiB)
+               : "a"(SYS_write), "D"(fd), "S"(p), "d"(part)
                : "rcx", "r11", "memory");
-  EXPECT_EQ(result, static_cast<long>(kMiB));
-  memset(p, 0, kMiB);
+  EXPECT_EQ(result, static_cast<long>(part));
+  memset(p, 0, part);
   push_out();
   register long offset asm("r10") = 0;
   asm volatile("syscall"
                : "=a"(result)
-               : "a"(SYS_pread64), "D"(fd), "S"(p), "d"(kMiB), "r"(offset)
+               : "a"(SYS_pread64), "D"(fd), "S"(p), "d"(part), "r"(offset)
                : "rcx", "r11", "memory");
-  EXPECT_EQ(result, static_cast<long>(kMiB));
-  EXPECT_PATTERN(p, kMiB, 11);
-  iovec* io = on_heap(iovec{p, kMiB});
+  EXPECT_EQ(result, static_cast<long>(part));
+  EXPECT_PATTERN(p, part, 11);
+  iovec* io = on_heap(iovec{p, part});
   push_out();
   asm volatile("syscall" : "=a"(result) : "a"(SYS_writev), "D"(fd), "S"(io), "d"(1) : "rcx", "r11", "memory");
-  EXPECT_EQ(result, static_cast<long>(kMiB));
+  EXPECT_EQ(result, static_cast<long>(part));
 }
 
 PROBE(waiting_with_heap_results) {
