@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "support/zeroed_memory.h"
 #include "vm/vm_fault.h"
 #include "vm/vm_map.h"
 #include "vm/vm_object.h"
@@ -446,10 +447,8 @@ class FakeClock final : public Clock {
 class FakeMachine {
  public:
   explicit FakeMachine(const FakeOptions& o = {})
-      : options(o), memory(o), pmaps(o), pager(memory, o), arena_memory(o.arena_bytes + 64) {
-    auto base = reinterpret_cast<std::uintptr_t>(arena_memory.data());
-    arena = std::make_unique<Arena>(reinterpret_cast<std::byte*>((base + 63) & ~std::uintptr_t{63}),
-                                    o.arena_bytes);
+      : options(o), memory(o), pmaps(o), pager(memory, o), arena_memory(zeroed_memory(o.arena_bytes)) {
+    arena = std::make_unique<Arena>(arena_memory.get(), o.arena_bytes);
     system = VmSystem::create({memory, pmaps, pager, clock, counters, *arena, o.tunables, o.modes});
     EXPECT_NE(system, nullptr);
     pmaps.system = pager.system = system.get();
@@ -506,7 +505,7 @@ class FakeMachine {
   FakePager pager;
   FakeClock clock;
   VmCounters counters{};
-  std::vector<std::byte> arena_memory;
+  ZeroedMemory arena_memory;
   std::unique_ptr<Arena> arena;
   std::unique_ptr<VmSystem> system;
   std::atomic<std::uint64_t> faults{0};

@@ -1,5 +1,5 @@
-// Is this a build under a sanitizer? There random tests run a tenth of their rounds: what the sanitizer looks for shows in
-// few, and each takes ten times as long.
+// Is this a build under a sanitizer? There random tests run a tenth of their rounds: what the sanitizer looks
+// for shows in few, and each takes ten times as long.
 #pragma once
 
 #include <cstdint>

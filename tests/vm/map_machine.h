@@ -3,8 +3,6 @@
 // table entry never outlives remove(); bytes are reached only through an entry that allows it.
 #pragma once
 
-#include <sys/mman.h>
-
 #include <array>
 #include <atomic>
 #include <cstdlib>
@@ -18,6 +16,7 @@
 #include <vector>
 
 #include "support/sanitized.h"
+#include "support/zeroed_memory.h"
 #include "vm/vm_fault.h"
 #include "vm/vm_map.h"
 #include "vm/vm_object.h"
@@ -333,11 +332,6 @@ class MapClock final : public Clock {
   std::atomic<std::uint64_t> now_{1};
 };
 
-inline std::byte* zeroed_memory(std::size_t bytes) {
-  return static_cast<std::byte*>(
-      mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-}
-
 /// A machine and an engine on it.
 class MapMachine {
  public:
@@ -346,7 +340,7 @@ class MapMachine {
                       std::size_t arena_bytes = std::size_t{8} << 20)
       : phys(frames),
         swap(phys),
-        memory_(zeroed_memory(arena_bytes), Unmap{arena_bytes}),
+        memory_(zeroed_memory(arena_bytes)),
         arena(memory_.get(), arena_bytes),
         counters(std::make_unique<VmCounters>()),
         system(VmSystem::create({.phys = phys,
@@ -385,11 +379,7 @@ class MapMachine {
   MapPhys phys;
   MapSwap swap;
   MapClock clock;
-  struct Unmap {
-    std::size_t bytes;
-    void operator()(std::byte* p) const { munmap(p, bytes); }
-  };
-  std::unique_ptr<std::byte, Unmap> memory_;
+  ZeroedMemory memory_;
   Arena arena;
   std::unique_ptr<VmCounters> counters;
   std::unique_ptr<VmSystem> system;

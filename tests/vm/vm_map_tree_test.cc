@@ -25,7 +25,7 @@ class TreeModel {
  public:
   TreeModel(std::uint64_t pages, MapIndexFactory make)
       : pages_(pages),
-        memory_(test::zeroed_memory(kArena), test::MapMachine::Unmap{kArena}),
+        memory_(test::zeroed_memory(kArena)),
         arena(memory_.get(), kArena),
         nodes(arena),
         counters(std::make_unique<VmCounters>()),
@@ -85,7 +85,7 @@ class TreeModel {
  private:
   static constexpr std::size_t kArena = std::size_t{64} << 20;
   std::uint64_t pages_;
-  std::unique_ptr<std::byte, test::MapMachine::Unmap> memory_;
+  test::ZeroedMemory memory_;
 
  public:
   Arena arena;
@@ -316,7 +316,7 @@ TEST(BTreeMapIndexTest, NodesComeFromThePoolAndGoBackToIt) {
 }
 
 TEST(BTreeMapIndexTest, AnIndexThatGoesGivesItsNodesAndPromisesBack) {
-  std::unique_ptr<std::byte, test::MapMachine::Unmap> memory(test::zeroed_memory(1 << 20), {1 << 20});
+  const test::ZeroedMemory memory = test::zeroed_memory(1 << 20);
   Arena arena(memory.get(), 1 << 20);
   MapNodePool pool(arena);
   VmCounters counters{};
