@@ -427,12 +427,17 @@ bool FaultState::wait_for_frames() {
   unsigned votes = 0;
   for (unsigned round = 0; round < kOutOfMemoryRounds && votes < kOutOfMemoryVotes; ++round) {
     const std::uint64_t freed = freed_so_far();
+    const std::uint64_t queued = system_.daemon().on_queues();
     if (system_.daemon().refill() || some_free()) return true;
+    // A page that the run did not meet, because others had it in hand, is held still, or is on a queue by
+    // now, or has been freed: looked for in this order, so that it cannot slip through.
+    const bool held = system_.daemon().worth_waiting();
+    const bool let_go = system_.daemon().on_queues() > queued;
     if (freed_so_far() != freed) {
       // Others were quicker to take what was freed meanwhile: so there are frames to be had.
       votes = 0;
       pause = kFirstPause;
-    } else if (!system_.daemon().worth_waiting()) {
+    } else if (!held && !let_go) {
       break;
     } else {
       ++votes;

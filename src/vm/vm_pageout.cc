@@ -29,11 +29,15 @@ PageDaemon::PageDaemon(VmSystem& system)
   system.queues().set_observer(policy_->observer());
 }
 
-PageoutRun PageDaemon::begin_run(std::uint64_t goal) const {
+std::uint64_t PageDaemon::on_queues() const {
   const PageQueues& q = system_.queues();
+  return q.length(PageQueue::kActive) + q.length(PageQueue::kInactive) + q.length(PageQueue::kLaundry);
+}
+
+PageoutRun PageDaemon::begin_run(std::uint64_t goal) const {
   PageoutRun run;
   run.goal = goal;
-  run.pages = q.length(PageQueue::kActive) + q.length(PageQueue::kInactive) + q.length(PageQueue::kLaundry);
+  run.pages = on_queues();
   return run;
 }
 

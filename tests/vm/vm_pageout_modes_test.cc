@@ -385,7 +385,7 @@ TEST_P(Presets, WithSwapFullAndNothingCleanAFaultEndsInAnError) {
 // ---- the seam
 
 /// First in, first out: the least that a policy is.
-class Fifo final : public ReplacementPolicy, public PageUseObserver {
+class Fifo : public ReplacementPolicy, public PageUseObserver {
  public:
   explicit Fifo(PageoutOps& ops) : ops_(ops) {}
   bool step(PageoutRun& run) override {
@@ -411,7 +411,7 @@ class Fifo final : public ReplacementPolicy, public PageUseObserver {
   static inline std::uint64_t left = 0;
   static inline std::uint64_t uses = 0;
 
- private:
+ protected:
   PageoutOps& ops_;
 };
 
@@ -447,6 +447,38 @@ TEST(OutOfMemory, AFaultWaitsForPagesThatAnotherThreadHasInHand) {
     EXPECT_EQ(rig.get(&VmCounters::pdoom), 0u);
     other.join();
   }
+}
+
+/// Another thread lets go of the pages that it had in hand right after a run, which met none of them.
+class LetsGoAfterTheRun final : public Fifo {
+ public:
+  using Fifo::Fifo;
+  void run_ends(PageoutRun& /*run*/) override {
+    ops_.put(in_hand, PageQueue::kActive);
+    in_hand.clear();
+  }
+  static inline std::vector<FrameNumber> in_hand;
+};
+
+TEST(OutOfMemory, PagesLetGoOfBetweenTheRunAndTheVerdictAreTriedAgain) {
+  Rig rig(modes(), 48, 80, 8192, [](PageoutOps& ops) -> std::unique_ptr<ReplacementPolicy> {
+    return std::make_unique<LetsGoAfterTheRun>(ops);
+  });
+  rig.write_all(0, 20);
+  VmPhys& frames = rig.system().free_frames();
+  std::vector<FrameNumber> wired(48);  // no frame is free, and nobody holds these
+  wired.resize(frames.allocate(wired, FrameClass::kInterrupt));
+  for (const FrameNumber frame : wired) rig.system().page(frame).unbusy();
+  std::size_t busy = 0;
+  std::vector<FrameNumber>& in_hand = LetsGoAfterTheRun::in_hand;
+  in_hand.resize(20);
+  ASSERT_EQ(rig.system().queues().take(PageQueue::kActive, in_hand, &busy), 20u);
+  EXPECT_EQ(rig.write(20, 7), FaultResult::kResolved);
+  EXPECT_TRUE(in_hand.empty()) << "no run was made";
+  EXPECT_EQ(rig.get(&VmCounters::pdoom), 0u);
+  for (std::uint64_t i = 0; i < 20; ++i) EXPECT_EQ(rig.read(i), i);
+  for (const FrameNumber frame : wired) ASSERT_TRUE(rig.system().page(frame).try_busy());
+  frames.free(wired);
 }
 
 TEST(OutOfMemory, WhenAllIsTriedAndNobodyHasAnythingTheAnswerComesAtOnce) {
