@@ -422,22 +422,19 @@ std::uint64_t FaultState::spare_frames(bool sequential) const {
 bool FaultState::wait_for_frames() {
   const std::atomic<std::uint32_t> never{0};
   const auto some_free = [this] { return system_.free_frames().available(frame_class()) > 0; };
-  const auto freed_so_far = [this] { return system_.counters().dfree.load(std::memory_order_relaxed); };
+  const auto freed_so_far = [this] { return system_.free_frames().freed(); };
   std::uint64_t pause = kFirstPause;
   unsigned votes = 0;
   for (unsigned round = 0; round < kOutOfMemoryRounds && votes < kOutOfMemoryVotes; ++round) {
     const std::uint64_t freed = freed_so_far();
-    const std::uint64_t queued = system_.daemon().on_queues();
+    const std::uint64_t rested = system_.daemon().at_rest();
     if (system_.daemon().refill() || some_free()) return true;
-    // A page that the run did not meet, because others had it in hand, is held still, or is on a queue by
-    // now, or has been freed: looked for in this order, so that it cannot slip through.
-    const bool held = system_.daemon().worth_waiting();
-    const bool let_go = system_.daemon().on_queues() > queued;
-    if (freed_so_far() != freed) {
+    const bool worth_waiting = system_.daemon().worth_waiting(rested);
+    if (freed_so_far() != freed) {  // asked last: nobody can have taken a frame since but from these
       // Others were quicker to take what was freed meanwhile: so there are frames to be had.
       votes = 0;
       pause = kFirstPause;
-    } else if (!held && !let_go) {
+    } else if (!worth_waiting) {
       break;
     } else {
       ++votes;

@@ -29,15 +29,11 @@ PageDaemon::PageDaemon(VmSystem& system)
   system.queues().set_observer(policy_->observer());
 }
 
-std::uint64_t PageDaemon::on_queues() const {
-  const PageQueues& q = system_.queues();
-  return q.length(PageQueue::kActive) + q.length(PageQueue::kInactive) + q.length(PageQueue::kLaundry);
-}
-
 PageoutRun PageDaemon::begin_run(std::uint64_t goal) const {
+  const PageQueues& q = system_.queues();
   PageoutRun run;
   run.goal = goal;
-  run.pages = on_queues();
+  run.pages = q.length(PageQueue::kActive) + q.length(PageQueue::kInactive) + q.length(PageQueue::kLaundry);
   return run;
 }
 
@@ -69,11 +65,25 @@ bool PageDaemon::reclaim(PageCount at_least) {
 
 // Pages that a fault has taken, or reads into, are on no queue yet, so that no run meets them; they are busy
 // until that fault is done.
-bool PageDaemon::worth_waiting() const {
+bool PageDaemon::worth_waiting(std::uint64_t rested) {
   if (transient_.load(std::memory_order_relaxed)) return true;
   bool held = false;
   system_.for_each_page([&held](FrameNumber, Page& page) { held = held || page.is_busy(); });
-  return held;
+  if (held) return true;
+  // What was held during the run and is no more has come to rest, or it has been freed. Runs have pages in
+  // hand, too.
+  MutexLock guard(run_lock_);
+  return at_rest() > rested;
+}
+
+std::uint64_t PageDaemon::at_rest() const {
+  const PageQueues& q = system_.queues();
+  std::uint64_t pages = 0;
+  for (const PageQueue queue : {PageQueue::kActive, PageQueue::kInactive, PageQueue::kLaundry,
+                                PageQueue::kCache, PageQueue::kLimbo}) {
+    pages += q.length(queue);
+  }
+  return pages;
 }
 
 bool PageDaemon::take_from_cache() {

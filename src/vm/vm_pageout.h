@@ -43,12 +43,12 @@ class PageDaemon {
   /// A small run if pages at hand are below the target and nobody runs already: for a thread that has nothing
   /// to do until a device answers.
   void work_ahead();
-  /// Pages on the queues that a run looks at.
-  [[nodiscard]] std::uint64_t on_queues() const;
-  /// After reclaim() has said false: did others use pages meanwhile or do they hold some now, so that trying
-  /// again later may help? Looks at every frame if need be: for who is about to give up. What was held during
-  /// the run and has been let go of since shows in on_queues().
-  [[nodiscard]] bool worth_waiting() const;
+  /// Pages on queues: neither free, nor wired, nor in anybody's hand.
+  [[nodiscard]] std::uint64_t at_rest() const;
+  /// After reclaim() has said false: did others use pages meanwhile, do they hold some now, or have they let
+  /// go of some (at_rest() said `rested` before the run), so that trying again may help? Looks at every frame
+  /// if need be: for who is about to give up.
+  [[nodiscard]] bool worth_waiting(std::uint64_t rested);
   /// Work in the background that may be due, for modes that have such: a few times a second, by whoever has
   /// time. Without one it costs a look at a constant.
   void tick() {

@@ -80,6 +80,8 @@ class VmPhys {
   void object_gone(VmObject& object);
 
   [[nodiscard]] std::uint64_t free_count() const { return free_.load(std::memory_order_relaxed); }
+  /// Frames that have become free so far, by whatever way (FreeBSD's v_tfree, and those granted).
+  [[nodiscard]] std::uint64_t freed() const { return freed_.load(std::memory_order_relaxed); }
   [[nodiscard]] std::uint64_t granted() const { return granted_.load(std::memory_order_relaxed); }
 
   /// Calls visit(order, first frame) for pieces that make up all free frames.
@@ -95,13 +97,17 @@ class VmPhys {
   FrameNumber pop_zeroed() REQUIRES(lock_);
   void forget_zeroed() REQUIRES(lock_);
   void publish() REQUIRES(lock_);
-  void change_free(std::uint64_t now) REQUIRES(lock_) { free_.store(now, std::memory_order_relaxed); }
+  void change_free(std::uint64_t now) REQUIRES(lock_) {
+    if (now > free_count()) freed_.store(freed() + now - free_count(), std::memory_order_relaxed);
+    free_.store(now, std::memory_order_relaxed);
+  }
 
   VmSystem& system_;
   const std::unique_ptr<FrameOrder> order_;  // used with the lock held, see there
   const bool follows_objects_;
   Mutex lock_{LockRank::kFreeList};
   std::atomic<std::uint64_t> free_{0};                    // changed under the lock, read without
+  std::atomic<std::uint64_t> freed_{0};                   // likewise
   FrameNumber zeroed_head_ GUARDED_BY(lock_) = kNoFrame;  // linked by Page::next
   std::atomic<std::uint64_t> zeroed_{0};                  // changed under the lock, part of free_
   std::atomic<std::uint64_t> granted_{0};
