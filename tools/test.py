@@ -33,22 +33,25 @@ def say(text):
     print(text, flush=True)
 
 
-def build(preset):
-    """Configures if needed and builds; prints the end of the log only on failure."""
-    folder = ROOT / "build" / preset
-    folder.mkdir(parents=True, exist_ok=True)
-    log = folder / "build.log"
-    with log.open("w") as out:
-        if not (folder / "build.ninja").exists():
-            code = subprocess.call(["cmake", "--preset", preset], cwd=ROOT, stdout=out, stderr=subprocess.STDOUT)
-            if code:
-                say(log.read_text()[-6000:])
-                return False
-        code = subprocess.call(["cmake", "--build", "--preset", preset, "--", f"-j{JOBS}"], cwd=ROOT, stdout=out,
-                               stderr=subprocess.STDOUT)
+def logged(preset, log, *command):
+    """Runs a command, and prints the end of what it says only when it fails."""
+    path = ROOT / "build" / preset / log
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as out:
+        code = subprocess.call(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT)
     if code:
-        say(log.read_text(errors="replace")[-6000:])
+        say(path.read_text(errors="replace")[-6000:])
     return code == 0
+
+
+def configure(preset):
+    """Only the first time: from then on ninja runs cmake itself when a list file changes."""
+    return ((ROOT / "build" / preset / "build.ninja").exists()
+            or logged(preset, "configure.log", "cmake", "--preset", preset))
+
+
+def build(preset):
+    return configure(preset) and logged(preset, "build.log", "cmake", "--build", "--preset", preset, "--", f"-j{JOBS}")
 
 
 def compile_commands(preset):
@@ -59,11 +62,8 @@ def compile_commands(preset):
 
 def check_with_clang(sources_done):
     """Lets Clang read every source of its preset but those that have been compiled by it already."""
-    folder = ROOT / "build" / "clang"
-    folder.mkdir(parents=True, exist_ok=True)
-    made = subprocess.run(["cmake", "--preset", "clang"], cwd=ROOT, capture_output=True, text=True)
-    if made.returncode:
-        say((made.stdout + made.stderr)[-6000:])
+    # Always anew: nothing is built here, so ninja would not notice a new source.
+    if not logged("clang", "configure.log", "cmake", "--preset", "clang"):
         return False
 
     def read(directory, arguments):

@@ -15,7 +15,7 @@
 #include <utility>
 #include <vector>
 
-#include "support/zeroed_memory.h"
+#include "support/mapped_memory.h"
 #include "vm/vm_fault.h"
 #include "vm/vm_map.h"
 #include "vm/vm_object.h"
@@ -447,8 +447,8 @@ class FakeClock final : public Clock {
 class FakeMachine {
  public:
   explicit FakeMachine(const FakeOptions& o = {})
-      : options(o), memory(o), pmaps(o), pager(memory, o), arena_memory(zeroed_memory(o.arena_bytes)) {
-    arena = std::make_unique<Arena>(arena_memory.get(), o.arena_bytes);
+      : options(o), memory(o), pmaps(o), pager(memory, o), arena_memory(o.arena_bytes) {
+    arena = std::make_unique<Arena>(arena_memory.data(), o.arena_bytes);
     system = VmSystem::create({memory, pmaps, pager, clock, counters, *arena, o.tunables, o.modes});
     EXPECT_NE(system, nullptr);
     pmaps.system = pager.system = system.get();
@@ -505,7 +505,7 @@ class FakeMachine {
   FakePager pager;
   FakeClock clock;
   VmCounters counters{};
-  ZeroedMemory arena_memory;
+  MappedMemory arena_memory;
   std::unique_ptr<Arena> arena;
   std::unique_ptr<VmSystem> system;
   std::atomic<std::uint64_t> faults{0};

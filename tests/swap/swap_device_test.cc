@@ -143,7 +143,7 @@ struct AsyncRig {
   }
   static constexpr std::uint64_t kPages = 64;
   TempFile file;
-  SharedMemory contents{kPages * kPageSize, MAP_PRIVATE};
+  test::MappedMemory contents{kPages * kPageSize};
   AsyncWrites writes;
   FileSwapDevice device{file.fd, ByteCount{0}, PageCount{kPages}, {nullptr, nullptr}, nullptr, &writes};
   std::array<AsyncWrite, kPages> orders;

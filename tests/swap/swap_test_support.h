@@ -2,8 +2,6 @@
 // frames.
 #pragma once
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -14,6 +12,7 @@
 #include <vector>
 
 #include "base/arena.h"
+#include "support/mapped_memory.h"
 #include "support/sanitized.h"
 #include "swap/swap_pager.h"
 #include "vm/phys.h"
@@ -56,31 +55,9 @@ class Random {
   std::mt19937_64 engine_;
 };
 
-/// Zeroed, page-aligned, lazily touched memory that forked children share (or, with MAP_PRIVATE, get a copy
-/// of).
-class SharedMemory {
- public:
-  explicit SharedMemory(std::size_t bytes, int kind = MAP_SHARED) : bytes_(bytes) {
-    data_ = static_cast<std::byte*>(
-        mmap(nullptr, bytes, PROT_READ | PROT_WRITE, kind | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
-    if (data_ == MAP_FAILED) std::abort();
-  }
-  ~SharedMemory() { munmap(data_, bytes_); }
-  SharedMemory(const SharedMemory&) = delete;
-  SharedMemory& operator=(const SharedMemory&) = delete;
-  [[nodiscard]] std::span<std::byte> span() const { return {data_, bytes_}; }
-  [[nodiscard]] std::byte* data() const { return data_; }
-  /// How many of its pages have been touched.
-  [[nodiscard]] std::size_t resident_pages() const {
-    std::vector<unsigned char> there((bytes_ + 4095) / 4096);
-    if (mincore(data_, bytes_, there.data()) != 0) std::abort();
-    return static_cast<std::size_t>(
-        std::count_if(there.begin(), there.end(), [](auto b) { return (b & 1) != 0; }));
-  }
-
- private:
-  std::size_t bytes_;
-  std::byte* data_;
+/// Memory that forked children share.
+struct SharedMemory : test::MappedMemory {
+  explicit SharedMemory(std::size_t bytes) : MappedMemory(bytes, MAP_SHARED) {}
 };
 
 /// Frames in one array.
@@ -116,7 +93,7 @@ class Rig {
   explicit Rig(const Options& options)
       : frames(options.frames),
         space_memory(SwapSpace::required_bytes(options.geometry)),
-        arena_memory(std::size_t{64} << 20, MAP_PRIVATE),
+        arena_memory(std::size_t{64} << 20),
         arena(arena_memory.data(), arena_memory.span().size()) {
     if (!SwapSpace::create(space_memory.span(), options.geometry)) std::abort();
     space = SwapSpace::attach(space_memory.span(), options.holder, {});
@@ -174,7 +151,7 @@ class Rig {
 
   ArrayFrames frames;
   SharedMemory space_memory;
-  SharedMemory arena_memory;
+  test::MappedMemory arena_memory;
   Arena arena;
   VmCounters counters{};
   std::optional<SwapSpace> space;

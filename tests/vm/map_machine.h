@@ -15,8 +15,8 @@
 #include <string>
 #include <vector>
 
+#include "support/mapped_memory.h"
 #include "support/sanitized.h"
-#include "support/zeroed_memory.h"
 #include "vm/vm_fault.h"
 #include "vm/vm_map.h"
 #include "vm/vm_object.h"
@@ -340,8 +340,8 @@ class MapMachine {
                       std::size_t arena_bytes = std::size_t{8} << 20)
       : phys(frames),
         swap(phys),
-        memory_(zeroed_memory(arena_bytes)),
-        arena(memory_.get(), arena_bytes),
+        memory_(arena_bytes),
+        arena(memory_.data(), arena_bytes),
         counters(std::make_unique<VmCounters>()),
         system(VmSystem::create({.phys = phys,
                                  .pmaps = pmaps,
@@ -379,7 +379,7 @@ class MapMachine {
   MapPhys phys;
   MapSwap swap;
   MapClock clock;
-  ZeroedMemory memory_;
+  MappedMemory memory_;
   Arena arena;
   std::unique_ptr<VmCounters> counters;
   std::unique_ptr<VmSystem> system;

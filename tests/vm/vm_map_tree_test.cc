@@ -25,8 +25,8 @@ class TreeModel {
  public:
   TreeModel(std::uint64_t pages, MapIndexFactory make)
       : pages_(pages),
-        memory_(test::zeroed_memory(kArena)),
-        arena(memory_.get(), kArena),
+        memory_(kArena),
+        arena(memory_.data(), kArena),
         nodes(arena),
         counters(std::make_unique<VmCounters>()),
         entries({page_at(0), page_at(pages)}, make({nodes, *counters}), *counters) {}
@@ -85,7 +85,7 @@ class TreeModel {
  private:
   static constexpr std::size_t kArena = std::size_t{64} << 20;
   std::uint64_t pages_;
-  test::ZeroedMemory memory_;
+  test::MappedMemory memory_;
 
  public:
   Arena arena;
@@ -316,8 +316,8 @@ TEST(BTreeMapIndexTest, NodesComeFromThePoolAndGoBackToIt) {
 }
 
 TEST(BTreeMapIndexTest, AnIndexThatGoesGivesItsNodesAndPromisesBack) {
-  const test::ZeroedMemory memory = test::zeroed_memory(1 << 20);
-  Arena arena(memory.get(), 1 << 20);
+  const test::MappedMemory memory(1 << 20);
+  Arena arena(memory.data(), 1 << 20);
   MapNodePool pool(arena);
   VmCounters counters{};
   for (int round = 0; round < 50; ++round) {  // each takes more than a third of the arena

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "pmap/soft/soft_pmap.h"
+#include "support/mapped_memory.h"
 
 namespace enchilada::soft_rig {
 
@@ -30,9 +31,7 @@ struct Soft {
                 std::size_t arena_bytes = std::size_t{8} << 20)
       : arena_memory(arena_bytes),
         bytes(frames * kPageSize),
-        arena(reinterpret_cast<std::byte*>((reinterpret_cast<std::uintptr_t>(arena_memory.data()) + 63) &
-                                           ~63ul),
-              arena_bytes - 64),
+        arena(arena_memory.data(), arena_bytes),
         sink(frames),
         system(arena, bytes.data(), PageCount{frames}, options) {
     system.set_sink(sink);
@@ -48,7 +47,7 @@ struct Soft {
   /// What was decided so often.
   std::uint64_t decided(PmapEvent event) const { return system.decisions()[event]; }
 
-  std::vector<std::byte> arena_memory;
+  test::MappedMemory arena_memory;
   std::vector<std::byte> bytes;
   Arena arena;
   CountingSink sink;
