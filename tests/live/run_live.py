@@ -100,7 +100,8 @@ def run_probe(args, bench, name):
     program, kind = probe_catalogue(args.probes)[name]
     short = name.partition(".")[2]
     expected = 128 + getattr(signal, kind.split()[1]) if kind.startswith("dies") else 0
-    env = {"ENCHILADA_PROBE_RAM": str(live_lib.parse_size(PROBE_RAM) >> 20)}
+    ram = args.ram or PROBE_RAM
+    env = {"ENCHILADA_PROBE_RAM": str(live_lib.parse_size(ram) >> 20)}
 
     def check(outcome, how):
         require(outcome.status == expected and (expected or outcome.head == b"OK\n"),
@@ -112,12 +113,12 @@ def run_probe(args, bench, name):
     if args.native_only:
         return verdict(name, began)
     for how, user, options in variants(args, brief=not args.full):
-        front, stats_file = bench.command(PROBE_RAM, user, [*options, *args.options])
+        front, stats_file = bench.command(ram, user, [*options, *args.options])
         reached = bench.reachable(program, user)
         outcome = live_lib.run([*front, reached, short], folder=bench.folder(user), user=user, stats_file=stats_file,
                                env={**env, "ENCHILADA_PROBE_LIVE": "1"}, timeout=180)
         check(outcome, how)
-        check_bounded(outcome.stats, PROBE_RAM, paged=kind == "paged")
+        check_bounded(outcome.stats, ram, paged=kind == "paged")
     verdict(name, began)
 
 
