@@ -204,12 +204,14 @@ BENCHMARK(cow_fault)->Arg(0)->Arg(1)->ArgName("mapped")->Iterations(3)->UseManua
 
 // ------------------------------------------------------------------------------------------------ fork
 
-/// 1 TiB mapped in `entries` pieces of alternating protection, 1 GiB of it resident and mapped.
+/// 1 TiB mapped in `entries` pieces of alternating protection, 1 GiB of it resident and mapped; the parent's
+/// tables are copied and protected, or thrown away. `refault_ms`: the parent writes all of it again.
 void fork_1tib(benchmark::State& state) {
   constexpr std::uint64_t kTera = std::uint64_t{1} << 28;  // pages
   constexpr std::uint64_t kGiga = std::uint64_t{1} << 18;
   const auto entries = static_cast<std::uint64_t>(state.range(0));
-  EngineRig rig(kGiga + 4096);
+  const auto mode = state.range(1) != 0 ? ForkTablesMode::kThrow : ForkTablesMode::kCopy;
+  EngineRig rig(kGiga + 4096, {}, VmModes().set(mode));
   auto map = rig.make_map();
   for (std::uint64_t e = 0; e < entries; ++e) {
     EngineRig::map_pages(*map, e * (kTera / entries), kTera / entries,
@@ -234,9 +236,8 @@ void fork_1tib(benchmark::State& state) {
   state.counters["refault_ms"] = refault * 1e3;
 }
 BENCHMARK(fork_1tib)
-    ->RangeMultiplier(16)
-    ->Range(1, 4096)
-    ->ArgName("entries")
+    ->ArgsProduct({{1, 16, 256, 4096}, {0, 1}})
+    ->ArgNames({"entries", "throw"})
     ->Iterations(5)
     ->UseManualTime()
     ->Unit(benchmark::kMicrosecond);

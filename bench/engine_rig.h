@@ -66,11 +66,12 @@ class EngineRig {
  public:
   static constexpr VirtAddr kBase{std::uint64_t{1} << 32};
 
-  explicit EngineRig(std::uint64_t frames, const VmTunables& tunables = {})
+  explicit EngineRig(std::uint64_t frames, const VmTunables& tunables = {}, const VmModes& pmap_modes = {})
       : memory_(kArena),
         arena_(memory_.data(), kArena),
         frames_(frames),
-        pmaps_(arena_, nullptr, PageCount{frames}, {.table_pages = PageCount{frames / 64 + 65536}}) {
+        pmaps_(arena_, nullptr, PageCount{frames},
+               {.table_pages = PageCount{frames / 64 + 65536}, .modes = pmap_modes}) {
     system_ = VmSystem::create({.phys = frames_,
                                 .pmaps = pmaps_,
                                 .swap = store_,

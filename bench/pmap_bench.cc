@@ -167,10 +167,12 @@ void fork_tables(benchmark::State& state, SoftPmapOptions options) {
   const auto order = shuffled(kResident, 3);
   const std::size_t touched = kResident * static_cast<std::size_t>(state.range(0)) / 100;
   for (auto _ : state) {
-    for (std::uint64_t i = 0; i < kResident; ++i) enter(*parent, i, frame(i));  // writable again
+    const double refilling = seconds_of([&] {
+      for (std::uint64_t i = 0; i < kResident; ++i) enter(*parent, i, frame(i));  // writable again
+    });
     auto child = m.pmap();
     const double forking = seconds_of([&] {
-      parent->protect(all, Prot::kRead);
+      if (!parent->throw_away_for_fork()) parent->protect(all, Prot::kRead);
       child->copy_from(*parent, all);
     });
     state.counters["table_MB"] = static_cast<double>(m.system.table_bytes()) / 1e6;
@@ -191,6 +193,7 @@ void fork_tables(benchmark::State& state, SoftPmapOptions options) {
     state.counters["fork_us"] = forking * 1e6;
     state.counters["touch_us"] = touching * 1e6;
     state.counters["exit_us"] = exiting * 1e6;
+    state.counters["refill_us"] = refilling * 1e6;
     state.counters["refaults"] = static_cast<double>(refaults);
     state.SetIterationTime(forking + touching + exiting);
   }
@@ -260,6 +263,7 @@ int main(int argc, char** argv) {
   add_unmap("pv=chunk", with("pv", "chunk"));
   add_unmap("page_table=hashed", with("page_table", "hashed"));
   add_fork("fork_tables=drop", with("fork_tables", "drop"));
+  add_fork("fork_tables=throw", with("fork_tables", "throw"));
   add_fork("fork_tables=copy", with("fork_tables", "copy"));
   add_fork("shared_tables=on", with("shared_tables", "on"));
   benchmark::Initialize(&argc, argv);

@@ -59,6 +59,10 @@ class Pmap {
   /// difference.
   virtual void unwire(VirtRange range) { (void)range; }
 
+  /// At fork, before private memory is made read-only: the machine may throw all mappings of the space away
+  /// instead, if that is cheaper. True: none is left. Called while nobody can enter any.
+  virtual bool throw_away_for_fork() { return false; }
+
   /// Copies mappings read-only from `source` at the same addresses; may do nothing. Used at fork.
   virtual void copy_from(Pmap& source, VirtRange range) {
     (void)source;

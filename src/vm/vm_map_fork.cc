@@ -141,13 +141,14 @@ std::unique_ptr<VmMap> VmMap::Impl::fork() NO_THREAD_SAFETY_ANALYSIS {
   {
     Writer writer(*this);
     writer.wait_until_stable(bounds);
+    const bool none_mapped = pmap->throw_away_for_fork();
     RangeRuns no_write([this](VirtRange run) { pmap->protect(run, without(Prot::kAll, Prot::kWrite)); });
     RangeRuns inherited([&](VirtRange run) { child->impl_->pmap->copy_from(*pmap, run); });
     for (MapEntry* e = entries.first(); done && e != entries.header(); e = e->next) {
       const bool at_once = copied_at_once(*e);  // asked once: another map's exit may change the answer
       const bool copied = e->inherit == Inherit::kCopy && e->object != nullptr && !at_once;
       // Before it is marked, while the map is held: nobody can enter a page meanwhile.
-      if (copied) for_each_writable(*e, [&](VirtRange run) { no_write.add(run); });
+      if (copied && !none_mapped) for_each_writable(*e, [&](VirtRange run) { no_write.add(run); });
       done = fork_entry(e, at_once, *child->impl_);
       if (done && (copied || (e->inherit == Inherit::kShare && e->object != nullptr)))
         inherited.add(e->range());

@@ -130,8 +130,9 @@ enum class PvMode : std::uint8_t {
 
 /// What a fork does with page tables (docs/mechanisms/throw-away-tables.md).
 enum class ForkTablesMode : std::uint8_t {
-  kDrop,  // nothing: the child faults its mappings in
-  kCopy,  // copies the entries
+  kDrop,   // nothing: the child faults its mappings in
+  kThrow,  // throws the parent's away too, whole
+  kCopy,   // copies the entries
 };
 
 /// Mappings of 2 MiB (docs/mechanisms/superpages.md).
@@ -391,8 +392,9 @@ struct ModeOf<PvMode> {
 template <>
 struct ModeOf<ForkTablesMode> {
   static constexpr std::string_view kName = "fork_tables";
-  static constexpr std::array<std::string_view, 2> kNames = {"drop", "copy"};
-  static constexpr std::string_view kWhat = "page tables at fork: the child starts without, or gets copies";
+  static constexpr std::array<std::string_view, 3> kNames = {"drop", "throw", "copy"};
+  static constexpr std::string_view kWhat =
+      "page tables at fork: the child starts without, the parent too, or the child gets copies";
   static constexpr ModeScope kScope = ModeScope::kSoftMachineOnly;
   static constexpr auto kHybrid = ForkTablesMode::kCopy;
   static constexpr auto kArticle = ForkTablesMode::kDrop;

@@ -28,8 +28,7 @@ TEST(Calibrate, MeasuresEveryConstantOrSaysWhyNot) {
       EXPECT_GT(*one.measured_ns, 0) << one.constant;
     }
   }
-  for (const char* const constant :
-       {"l1", "zero_page", "copy_page", "kernel lock", "... + zero_page"}) {
+  for (const char* const constant : {"l1", "zero_page", "copy_page", "kernel lock", "... + zero_page"}) {
     ASSERT_NE(find(list, constant), nullptr) << constant;
     EXPECT_TRUE(find(list, constant)->measured_ns.has_value()) << constant;
   }

@@ -51,6 +51,7 @@ std::vector<PmapCase> pmap_cases() {
   cases.push_back({.name = "chunks", .modes = VmModes().set(PvMode::kChunk)});
   cases.push_back({.name = "copied_tables", .modes = VmModes().set(ForkTablesMode::kCopy)});
   cases.push_back({.name = "dropped_tables", .modes = VmModes().set(ForkTablesMode::kDrop)});
+  cases.push_back({.name = "thrown_tables", .modes = VmModes().set(ForkTablesMode::kThrow)});
   cases.push_back({.name = "superpages",
                    .modes = VmModes()
                                 .set(SuperpagesMode::kPromote)

@@ -52,7 +52,7 @@ void choose_machine(Random& random, SoftEngineOptions& engine) {
 void choose_page_tables(Random& random, RigConfig& config) {
   VmModes& modes = config.engine.modes;
   if (random.one_in(2)) modes.set(random.one_in(2) ? PvMode::kChunk : PvMode::kList);
-  if (random.one_in(2)) modes.set(random.one_in(2) ? ForkTablesMode::kDrop : ForkTablesMode::kCopy);
+  if (random.one_in(2)) modes.set(static_cast<ForkTablesMode>(random.below(3)));
   if (random.one_in(3)) modes.set(SuperpagesMode::kPromote);
   if (random.one_in(3)) modes.set(SharedTablesMode::kOn);
   if (random.one_in(6)) modes.set(PageTableMode::kHashed);

@@ -1,4 +1,4 @@
-// Forking page tables: not at all, entry by entry, or by sharing them.
+// Forking page tables: not at all, by throwing the parent's away too, entry by entry, or by sharing them.
 #include "pmap/soft/fork_policy.h"
 
 #include <algorithm>
@@ -9,7 +9,7 @@ namespace enchilada {
 namespace {
 
 /// The article's: the child starts with empty tables and faults its mappings in. O(1).
-class DropAtFork final : public ForkPolicy {
+class DropAtFork : public ForkPolicy {
  public:
   explicit DropAtFork(SoftShared& shared) : shared_(shared) {}
   void fork(SoftSpace& parent, SoftSpace& child, VirtRange range) override {
@@ -24,6 +24,29 @@ class DropAtFork final : public ForkPolicy {
 
  private:
   SoftShared& shared_;
+};
+
+/// The law of the pmap taken at its word: the parent starts again as well, so nobody need take its right to
+/// write from each entry. What its mappings knew is harvested as the page daemon comes by, or when they are
+/// reaped.
+class ThrowAtFork final : public DropAtFork {
+ public:
+  ThrowAtFork(SoftShared& shared, PageTables& tables, FamilyKeeper& keeper)
+      : DropAtFork(shared), tables_(tables), keeper_(keeper) {}
+  bool throw_away(SoftSpace& parent) override {
+    WriteLock guard(parent.family->lock);
+    if (parent.mappings == 0) return true;
+    if (parent.wired != 0 || ~parent.family->slots == 0) return false;
+    SoftSpace* const relic = keeper_.take_space();
+    if (relic == nullptr) return false;
+    if (tables_.cast_off(parent, *relic)) return true;
+    keeper_.give_space(*relic);
+    return false;
+  }
+
+ private:
+  PageTables& tables_;
+  FamilyKeeper& keeper_;
 };
 
 /// pmap_copy() of FreeBSD: entries are copied read-only, unwired and unmarked, while memory lasts.
@@ -97,10 +120,12 @@ class ShareAtFork final : public ForkPolicy {
   std::unique_ptr<ForkPolicy> otherwise_;
 };
 
-std::unique_ptr<ForkPolicy> make_drop_or_copy(SoftShared& shared, PageTables& tables) {
+std::unique_ptr<ForkPolicy> make_unshared(SoftShared& shared, PageTables& tables, FamilyKeeper& keeper) {
   switch (shared.options.modes.get<ForkTablesMode>()) {
     case ForkTablesMode::kDrop:
       return std::make_unique<DropAtFork>(shared);
+    case ForkTablesMode::kThrow:
+      return std::make_unique<ThrowAtFork>(shared, tables, keeper);
     case ForkTablesMode::kCopy:
       return std::make_unique<CopyAtFork>(shared, tables);
   }
@@ -110,7 +135,7 @@ std::unique_ptr<ForkPolicy> make_drop_or_copy(SoftShared& shared, PageTables& ta
 }  // namespace
 
 std::unique_ptr<ForkPolicy> make_fork_policy(SoftShared& shared, PageTables& tables, FamilyKeeper& keeper) {
-  auto alone = make_drop_or_copy(shared, tables);
+  auto alone = make_unshared(shared, tables, keeper);
   switch (shared.options.modes.get<SharedTablesMode>()) {
     case SharedTablesMode::kOff:
       return alone;

@@ -119,6 +119,16 @@ class PageTables {
     not_shared(range);
   }
 
+  /// The translations of `space`, none of them wired, become those of `relic`, a fresh one, which joins the
+  /// family as a cast-off member: for the frames' sake they stay, with their bits, but no CPU sees them.
+  /// O(1). False, and nothing done: the format cannot.
+  virtual bool cast_off(SoftSpace& space, SoftSpace& relic) {
+    (void)space, (void)relic;
+    return false;
+  }
+  /// Removes mappings of a cast-off space in order of address; looks at `most` entries.
+  virtual void reap(SoftSpace& relic, std::uint64_t most) { (void)relic, (void)most; }
+
   /// Throws away the least recently made leaf table that has no wired mapping; false if there is none.
   virtual bool reclaim_table(TableFamily& family) = 0;
   /// Throws away some mapping, not that at `keep`; prefers whole tables.

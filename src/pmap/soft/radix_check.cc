@@ -62,7 +62,10 @@ const char* RadixTables::find_error_in_leaf(const TableInfo& leaf, unsigned* use
 const char* RadixTables::find_error_in_space(const SoftSpace& space) {
   std::uint64_t mappings = 0;
   std::uint64_t tables = 0;
-  if (space.root == kNoTable) return space.tables + space.mappings == 0 ? nullptr : "no root, but a count";
+  std::uint64_t wired = 0;
+  if (space.root == kNoTable) {
+    return space.tables + space.mappings + space.wired == 0 ? nullptr : "no root, but a count";
+  }
   std::array<TableIndex, x86::kLevels> path;   // tables on the way down, by depth
   std::array<unsigned, x86::kLevels> next{};   // slot to look at next
   std::array<unsigned, x86::kLevels> found{};  // entries seen
@@ -79,6 +82,7 @@ const char* RadixTables::find_error_in_space(const SoftSpace& space) {
     }
     if (info.level == 1) {
       mappings += info.used;
+      wired += info.wired;
       next[depth] = x86::kSlots;
     }
     if (next[depth] == x86::kSlots) {
@@ -100,6 +104,7 @@ const char* RadixTables::find_error_in_space(const SoftSpace& space) {
   }
   if (mappings != space.mappings) return "a space's count of mappings is wrong";
   if (tables != space.tables) return "a space's count of tables is wrong";
+  if (wired != space.wired) return "a space's count of wired mappings is wrong";
   return nullptr;
 }
 

@@ -2,6 +2,7 @@
 #include "pmap/soft/radix_tables.h"
 
 #include <array>
+#include <utility>
 
 namespace enchilada {
 
@@ -122,7 +123,9 @@ void RadixTables::free_if_empty(TableInfo& leaf) {
 // ---- entries
 
 void RadixTables::set_wired(Pte& pte, TableInfo& leaf) {
-  if ((pte.fetch_or(x86::kWired, std::memory_order_relaxed) & x86::kWired) == 0) ++leaf.wired;
+  if ((pte.fetch_or(x86::kWired, std::memory_order_relaxed) & x86::kWired) != 0) return;
+  ++leaf.wired;
+  ++owner_of(leaf).wired;
 }
 
 void RadixTables::take_write(Pte& pte, Shootdown& told) {
@@ -257,7 +260,10 @@ void RadixTables::unmap(PvEntry& pv, RemoveCause cause, Shootdown& told) {
   shared_.pvs.of(x86::frame_of(old)).remove(&pv);
   shared_.pv_pool->destroy(&pv);
   --leaf.used;
-  if ((old & x86::kWired) != 0) --leaf.wired;
+  if ((old & x86::kWired) != 0) {
+    --leaf.wired;
+    --owner_of(leaf).wired;
+  }
   const bool thrown = cause == RemoveCause::kThrownAway;
   leaf.family->for_each_member(leaf.users, [&](SoftSpace& space) {
     --space.mappings;
@@ -347,12 +353,56 @@ void RadixTables::unwire(SoftSpace& space, VirtRange range) {
   for_each_leaf(space, range, [&](TableInfo& leaf, unsigned first, unsigned end) {
     for (unsigned slot = first; slot < end && leaf.wired != 0; ++slot) {
       Pte& pte = pool_.entry(leaf.self, slot);
-      if ((pte.fetch_and(~x86::kWired, std::memory_order_relaxed) & x86::kWired) != 0) --leaf.wired;
+      if ((pte.fetch_and(~x86::kWired, std::memory_order_relaxed) & x86::kWired) == 0) continue;
+      --leaf.wired;
+      --space.wired;
     }
   });
 }
 
 // ---- throwing away
+
+// The tables name their user by its slot in the family: the relic takes the slot over, the space gets
+// another.
+bool RadixTables::cast_off(SoftSpace& space, SoftSpace& relic) {
+  TableFamily& family = *space.family;
+  Shootdown told(shared_.counts);
+  told.add(family, space.bit(), {VirtAddr{0}, VirtAddr{x86::kAddressLimit}}, space.mappings);
+  relic.family = &family;
+  relic.slot = space.slot;
+  relic.root.store(space.root.exchange(kNoTable, std::memory_order_relaxed), std::memory_order_relaxed);
+  relic.mappings = std::exchange(space.mappings, 0);
+  relic.tables = std::exchange(space.tables, 0);
+  relic.reaped = VirtAddr{0};
+  space.owed += relic.mappings;
+  family.members[relic.slot] = &relic;
+  family.cast_off |= relic.bit();
+  space.slot = static_cast<unsigned>(std::countr_zero(~family.slots));
+  family.members[space.slot] = &space;
+  family.slots |= space.bit();
+  return true;
+}
+
+void RadixTables::reap(SoftSpace& relic, std::uint64_t most) {
+  Shootdown told(shared_.counts);
+  for (; most > 0 && relic.mappings != 0; --most) {
+    const Walk w = walk(relic, relic.reaped);
+    if (w.level != 1) {
+      relic.reaped = next_after(w, relic.reaped);
+      continue;
+    }
+    TableInfo& leaf = pool_.info(w.table);
+    if (leaf.promoted) {
+      drop_super_leaf(leaf, RemoveCause::kThrownAway, told);
+      continue;
+    }
+    Pte& pte = pool_.entry(w.table, x86::slot_of(relic.reaped, 1));
+    relic.reaped = relic.reaped + ByteCount{kPageSize};
+    if ((pte.load(std::memory_order_relaxed) & x86::kPresent) == 0) continue;
+    remove_entry(pte, RemoveCause::kThrownAway, told);
+    free_if_empty(leaf);
+  }
+}
 
 void RadixTables::empty_table(TableInfo& leaf, RemoveCause cause, Shootdown& told) {
   if (leaf.promoted) return drop_super_leaf(leaf, cause, told);

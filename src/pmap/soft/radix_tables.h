@@ -38,6 +38,9 @@ class RadixTables final : public PageTables {
   void share_tables(SoftSpace& parent, SoftSpace& child, VirtRange range,
                     FunctionRef<void(VirtRange)> not_shared) override;
 
+  bool cast_off(SoftSpace& space, SoftSpace& relic) override;
+  void reap(SoftSpace& relic, std::uint64_t most) override;
+
   bool reclaim_table(TableFamily& family) override;
   bool reclaim_mapping(TableFamily& family, VirtAddr keep) override;
   void drop_if(SoftSpace& space, FunctionRef<bool(const SoftMapping&)> drop) override;
@@ -55,6 +58,14 @@ class RadixTables final : public PageTables {
     unsigned level = 0;           // its level; 0: not even a root
   };
   [[nodiscard]] Walk walk(const SoftSpace& space, VirtAddr va) const;
+  /// The first address beyond the leaf table where the way to va ended; else beyond what the missing entry
+  /// would cover, which is all empty.
+  [[nodiscard]] static VirtAddr next_after(const Walk& w, VirtAddr va) {
+    const std::uint64_t covered = w.level == 0   ? x86::kAddressLimit
+                                  : w.level == 1 ? x86::span_of(2)
+                                                 : x86::span_of(w.level);
+    return VirtAddr{(va.value() & ~(covered - 1)) + covered};
+  }
   [[nodiscard]] TableInfo& info_of(const x86::Pte& pte) const { return pool_.info(pool_.table_of(&pte)); }
   /// The entry of level 2 that leads to the space's leaf table at `base`.
   [[nodiscard]] x86::Pte& branch(const SoftSpace& space, VirtAddr base) const;
@@ -131,11 +142,7 @@ void RadixTables::for_each_leaf(const SoftSpace& space, VirtRange range, F&& f) 
   const std::uint64_t end = std::min(range.end.value(), x86::kAddressLimit);
   while (va < end) {
     const Walk w = walk(space, VirtAddr{va});
-    // Where the way ends, everything that the missing entry would cover is empty.
-    const std::uint64_t covered = w.level == 0   ? x86::kAddressLimit
-                                  : w.level == 1 ? x86::span_of(2)
-                                                 : x86::span_of(w.level);
-    const std::uint64_t next = (va & ~(covered - 1)) + covered;
+    const std::uint64_t next = next_after(w, VirtAddr{va}).value();
     if (w.level == 1) {
       const std::uint64_t stop = std::min(next, end);
       const unsigned first = x86::slot_of(VirtAddr{va}, 1);

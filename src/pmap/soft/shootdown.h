@@ -23,6 +23,7 @@ class Shootdown {
 
   /// `entries` translations in the range changed for these members.
   void add(const TableFamily& family, std::uint64_t members, VirtRange range, std::uint64_t entries = 1) {
+    members &= ~family.cast_off;  // no CPU runs in them
     if (counts_.events == nullptr || members == 0) return;
     counts_.note(PmapEvent::kInvalidation, entries);
     std::array<SpaceId, TableFamily::kMembers> ids;

@@ -16,6 +16,9 @@ SoftPmap::~SoftPmap() {
   system_.release(space_);
 }
 
+// Whoever comes back to what was thrown away pays for its removal: it is gone when half of it is back.
+constexpr std::uint64_t kReapedPerEntered = 2;
+
 PageCount SoftPmap::enter(VirtAddr va, std::span<const FrameNumber> frames, Prot prot, Access /*access*/,
                           Wiring wiring) {
   DCHECK(page_aligned(va) && !frames.empty() && allows(prot, Prot::kRead), va.value());
@@ -30,6 +33,7 @@ PageCount SoftPmap::enter(VirtAddr va, std::span<const FrameNumber> frames, Prot
       const VirtAddr here = va + ByteCount{entered * kPageSize};
       if (!enter_one(here, frames[entered], prot, wiring, entered == 0)) break;
     }
+    if (space_.family->cast_off != 0) system_.reap(*space_.family, kReapedPerEntered * entered);
   }
   if (system_.shared().pv_pool->above_high_water()) system_.collect_pvs(frames.first(entered));
   return PageCount{entered};
@@ -74,6 +78,10 @@ void SoftPmap::copy_from(Pmap& source, VirtRange range) {
   // The law allows not to copy; a machine with one address per frame would only move the mapping away.
   if (system_.options().one_address) return;
   system_.fork_policy().fork(static_cast<SoftPmap&>(source).space_, space_, range);
+}
+
+bool SoftPmap::throw_away_for_fork() {
+  return system_.fork_policy().throw_away(space_);
 }
 
 bool SoftPmap::access(VirtAddr va, Access access, FunctionRef<void(std::byte*)> use) {
@@ -140,16 +148,26 @@ SoftPmapSystem::SoftPmapSystem(Arena& arena, std::byte* frame_bytes, PageCount f
       tables_(make_page_tables(arena, shared_)),
       fork_policy_(make_fork_policy(shared_, *tables_, *this)) {}
 
+SoftSpace* SoftPmapSystem::take_space() {
+  MutexLock guard(spaces_lock_);
+  if (SoftSpace* const used = free_spaces_.pop_front(); used != nullptr) return used;
+  void* const memory = next_id_ == SpaceId(~0u) ? nullptr : arena_.allocate(sizeof(SoftSpace));
+  if (memory == nullptr) return nullptr;
+  auto* const space = new (memory) SoftSpace;
+  space->id = next_id_++;
+  return space;
+}
+
+void SoftPmapSystem::give_space(SoftSpace& space) {
+  MutexLock guard(spaces_lock_);
+  free_spaces_.push_front(&space);
+}
+
 std::unique_ptr<Pmap> SoftPmapSystem::create_pmap() {
   CHECK(shared_.sink != nullptr);
+  SoftSpace* const space = take_space();
+  if (space == nullptr) return nullptr;
   MutexLock guard(spaces_lock_);
-  SoftSpace* space = free_spaces_.pop_front();
-  if (space == nullptr) {
-    void* const memory = next_id_ == SpaceId(~0u) ? nullptr : arena_.allocate(sizeof(SoftSpace));
-    if (memory == nullptr) return nullptr;
-    space = new (memory) SoftSpace;
-    space->id = next_id_++;
-  }
   TableFamily* family = free_families_.pop_front();
   if (family == nullptr) {
     void* const memory = arena_.allocate(sizeof(TableFamily));
@@ -180,11 +198,23 @@ void SoftPmapSystem::release(SoftSpace& space) {
   {
     WriteLock guard(family.lock);
     family.slots &= ~space.bit();
+    if (family.live() == 0) reap(family, ~std::uint64_t{0});
     last = family.slots == 0;
   }
   if (last) abandon(family);
-  MutexLock guard(spaces_lock_);
-  free_spaces_.push_front(&space);
+  give_space(space);
+}
+
+// One relic after the other; an empty one leaves the family.
+void SoftPmapSystem::reap(TableFamily& family, std::uint64_t most) {
+  for (std::uint64_t relics = family.cast_off; relics != 0; relics &= relics - 1) {
+    SoftSpace& relic = *family.members[static_cast<unsigned>(std::countr_zero(relics))];
+    tables_->reap(relic, most);
+    if (relic.mappings != 0) return;
+    family.cast_off &= ~relic.bit();
+    family.slots &= ~relic.bit();
+    give_space(relic);
+  }
 }
 
 // Small mappings are made of the superpages that map the frame and that `want` chooses; the pv lock is held.
@@ -452,8 +482,9 @@ void SoftPmapSystem::for_each_place_of(FrameNumber frame,
   MutexLock guard(shared_.pvs.lock(frame));
   for (const PvList* list : {&shared_.pvs.of(frame), &shared_.pvs.super_of(frame)}) {
     for (PvEntry* pv = list->front(); pv != nullptr; pv = PvList::next(pv)) {
-      tables_->for_each_place(
-          *pv, frame, [&](SoftSpace& space, VirtAddr va, bool writable) { visit(space.id, va, writable); });
+      tables_->for_each_place(*pv, frame, [&](SoftSpace& space, VirtAddr va, bool writable) {
+        if ((space.bit() & space.family->live()) != 0) visit(space.id, va, writable);
+      });
     }
   }
 }
@@ -473,7 +504,7 @@ const char* SoftPmapSystem::find_error() NO_THREAD_SAFETY_ANALYSIS {
   for (TableFamily* family = families_.front(); family != nullptr; family = FamilyList::next(family)) {
     WriteLock guard(family->lock);
     if (const char* found = tables_->find_error(*family, &entries); error == nullptr) error = found;
-    family->for_each_member(family->slots, [&](const SoftSpace& space) { mappings += space.mappings; });
+    family->for_each_member(family->live(), [&](const SoftSpace& space) { mappings += space.mappings; });
   }
   const char* const lost = tables_->find_lost();
   if (error != nullptr || lost != nullptr) return error != nullptr ? error : lost;

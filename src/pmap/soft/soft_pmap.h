@@ -31,6 +31,8 @@ class SoftPmap final : public Pmap {
   void unwire(VirtRange range) override;
   /// What the mode of fork_tables says: nothing, or copies, read-only and unwired, while memory lasts.
   void copy_from(Pmap& source, VirtRange range) override;
+  /// With fork_tables=throw, where nothing is wired.
+  bool throw_away_for_fork() override;
 
   /// One access as the CPU makes it: walks the tables, sets accessed and dirty bits, and lets `use` have the
   /// byte at `va` and those after it in the same page. False: page fault, nothing done. `use` must not access
@@ -84,8 +86,9 @@ class SoftPmapSystem final : public PmapSystem, private PvPool::Victims, private
   /// are shared: an entry in a table of three spaces is one or three (designs.md §3 asks for both).
   enum class MapCount : std::uint8_t { kEntries, kSharers };
   [[nodiscard]] unsigned mapcount(FrameNumber frame, MapCount what);
-  /// Calls `visit` for each mapping of the frame, from its pv list; once for each sharer of a shared table.
-  /// For checks: no fork may run, which changes who shares.
+  /// Calls `visit` for each mapping of the frame, from its pv list; once for each sharer of a shared table,
+  /// and not for what was thrown away whole and is still to be reaped. For checks: no fork may run, which
+  /// changes who shares.
   void for_each_mapping_of(FrameNumber frame, FunctionRef<void(VirtAddr, bool writable)> visit);
   /// The same, with the space that each mapping is of.
   void for_each_place_of(FrameNumber frame, FunctionRef<void(SpaceId, VirtAddr, bool writable)> visit);
@@ -113,6 +116,8 @@ class SoftPmapSystem final : public PmapSystem, private PvPool::Victims, private
   /// Above the high-water mark of pv entries: destroys mappings of frames that are not in use, a bounded
   /// number of frames at a time; the frames in `keep` were entered just now.
   void collect_pvs(std::span<const FrameNumber> keep);
+  /// Removes mappings that a member of the family threw away whole; looks at about `most` entries.
+  void reap(TableFamily& family, std::uint64_t most);
   /// The space is empty and its pmap gone: it may be used again.
   void release(SoftSpace& space);
 
@@ -127,6 +132,8 @@ class SoftPmapSystem final : public PmapSystem, private PvPool::Victims, private
 
   // FamilyKeeper
   void abandon(TableFamily& family) override;
+  SoftSpace* take_space() override;
+  void give_space(SoftSpace& space) override;
 
   template <class Want>
   TableFamily* split_superpages(FrameNumber frame, Want&& want, Shootdown& told, std::uint64_t* steps);

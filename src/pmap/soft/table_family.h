@@ -27,10 +27,13 @@ struct TableFamily {
   SharedMutex lock{LockRank::kPmap};
   ListLink<TableFamily> link;  // all families of the machine, or the free ones; the system's
   std::array<SoftSpace*, kMembers> members{};
-  std::uint64_t slots = 0;  // members in use
-  TableList leaves;         // in the order in which they were made
-  PvChunkList chunks;       // pv=chunk: those with free entries first
+  std::uint64_t slots = 0;     // members in use
+  std::uint64_t cast_off = 0;  // of them, those that only hold tables which another one threw away whole
+  TableList leaves;            // in the order in which they were made
+  PvChunkList chunks;          // pv=chunk: those with free entries first
 
+  /// Members in which a CPU may run.
+  [[nodiscard]] std::uint64_t live() const { return slots & ~cast_off; }
   /// Calls f(space) for each member in the mask.
   template <class F>
   void for_each_member(std::uint64_t mask, F&& f) const {
@@ -48,8 +51,10 @@ struct SoftSpace {
   std::uint32_t newest = kNoHashedEntry;   // page_table=hashed: the space's entries, in a list
   std::uint32_t oldest = kNoHashedEntry;
   std::uint64_t mappings = 0;  // of this space, those in shared tables too
+  std::uint64_t wired = 0;     // of them (page_table=radix)
   std::uint64_t tables = 0;    // that it uses, shared ones too
   std::uint64_t owed = 0;      // mappings thrown away or not copied, for which no enter has made up yet
+  VirtAddr reaped;             // cast off: nothing below is left
 
   [[nodiscard]] std::uint64_t bit() const { return std::uint64_t{1} << slot; }
 };

@@ -186,7 +186,9 @@ TEST(ThrowAway, WiredMappingsStay) {
 }
 
 class ForkTables : public testing::TestWithParam<ForkTablesMode> {};
-INSTANTIATE_TEST_SUITE_P(All, ForkTables, testing::Values(ForkTablesMode::kDrop, ForkTablesMode::kCopy),
+INSTANTIATE_TEST_SUITE_P(All, ForkTables,
+                         testing::Values(ForkTablesMode::kDrop, ForkTablesMode::kThrow,
+                                         ForkTablesMode::kCopy),
                          [](const auto& info) { return std::string(name_of(info.param)); });
 
 TEST_P(ForkTables, TheChildGetsNothingOrCopies) {
@@ -208,6 +210,102 @@ TEST_P(ForkTables, TheChildGetsNothingOrCopies) {
   }
   for (std::uint64_t i = 0; i < 20; ++i) enter(*child, page(i), frame(i), Prot::kRead);
   EXPECT_EQ(s.decided(PmapEvent::kRefault), copies ? 0u : 20u);
+}
+
+class ThrowForFork : public testing::Test {
+ protected:
+  static SoftPmapOptions throwing() {
+    SoftPmapOptions options;
+    options.modes.set(ForkTablesMode::kThrow);
+    return options;
+  }
+  static constexpr std::uint64_t kMapped = 40;
+  void map_all() {
+    for (std::uint64_t i = 0; i < kMapped; ++i) enter(*parent_, place(i), frame(i));
+  }
+  /// In two leaf tables, far apart.
+  static VirtAddr place(std::uint64_t i) { return page(i % 2 * 100'000 + i); }
+
+  Soft s_{throwing()};
+  std::unique_ptr<SoftPmap> parent_ = s_.pmap();
+};
+
+TEST_F(ThrowForFork, TouchesNoEntryAndTellsTheTlbOnce) {
+  map_all();
+  const std::uint64_t writes = s_.events[PmapEvent::kPteWrite];
+  const std::uint64_t reads = s_.events[PmapEvent::kPteRead];
+  EXPECT_TRUE(parent_->throw_away_for_fork());
+  EXPECT_EQ(s_.events[PmapEvent::kPteWrite], writes);
+  EXPECT_EQ(s_.events[PmapEvent::kPteRead], reads);
+  EXPECT_EQ(s_.events[PmapEvent::kShootdown], 1u);
+  EXPECT_EQ(s_.events[PmapEvent::kShootdownTarget], 1u);
+  EXPECT_EQ(parent_->mappings(), 0u);
+  for (std::uint64_t i = 0; i < kMapped; ++i) EXPECT_FALSE(read(*parent_, place(i))) << i;
+  EXPECT_EQ(s_.system.find_error(), nullptr);
+}
+
+TEST_F(ThrowForFork, WhatTheMappingsKnewIsStillToBeHad) {
+  map_all();
+  EXPECT_TRUE(write(*parent_, place(3)));
+  EXPECT_TRUE(read(*parent_, place(4)));
+  EXPECT_TRUE(parent_->throw_away_for_fork());
+  EXPECT_TRUE(s_.system.is_modified(frame(3)));
+  EXPECT_FALSE(s_.system.is_modified(frame(4)));
+  EXPECT_EQ(s_.system.ts_referenced(frame(4)), 1u);
+  const std::uint64_t shootdowns = s_.events[PmapEvent::kShootdown];
+  remove_all(s_, frame(3));
+  EXPECT_EQ(s_.sink.modified[3], 1) << "the page daemon learns of it when it comes by";
+  EXPECT_EQ(s_.events[PmapEvent::kShootdown], shootdowns) << "no CPU has translations of thrown tables";
+}
+
+TEST_F(ThrowForFork, WhoeverFaultsBackRemovesWhatWasThrownAway) {
+  map_all();
+  EXPECT_TRUE(write(*parent_, place(3)));
+  EXPECT_TRUE(parent_->throw_away_for_fork());
+  EXPECT_EQ(s_.system.pv_entries(), kMapped);
+  for (std::uint64_t i = 0; i < 400; ++i)
+    enter(*parent_, place(i % kMapped), frame(i % kMapped), Prot::kRead);
+  for (std::uint64_t i = 0; i < 600; ++i) enter(*parent_, place(0), frame(0), Prot::kRead);
+  EXPECT_EQ(s_.system.pv_entries(), kMapped) << "those that came back, and no others";
+  EXPECT_EQ(s_.sink.modified[3], 1);
+  EXPECT_EQ(s_.decided(PmapEvent::kRefault), kMapped);
+  EXPECT_EQ(s_.system.find_error(), nullptr);
+}
+
+TEST_F(ThrowForFork, WhatIsWiredKeepsEverything) {
+  map_all();
+  enter(*parent_, page(300), frame(50), Prot::kReadWrite, Wiring::kWired);
+  EXPECT_FALSE(parent_->throw_away_for_fork());
+  EXPECT_EQ(parent_->mappings(), kMapped + 1);
+  parent_->unwire(pages(300, 301));
+  EXPECT_TRUE(parent_->throw_away_for_fork());
+  EXPECT_EQ(parent_->mappings(), 0u);
+}
+
+TEST_F(ThrowForFork, WithSixtyThreeNotReapedItKeepsWhatItHas) {
+  std::uint64_t thrown = 0;
+  for (std::uint64_t i = 0; i < 100; ++i) {
+    enter(*parent_, page(1000 + i), frame(i % kFrames));  // far from the start, where reaping begins
+    if (!parent_->throw_away_for_fork()) break;
+    ++thrown;
+  }
+  EXPECT_EQ(thrown, TableFamily::kMembers - 1);
+  EXPECT_EQ(parent_->mappings(), 1u);
+  parent_.reset();
+  EXPECT_EQ(s_.system.pv_entries(), 0u) << "the end of the space is the end of what it threw away";
+  EXPECT_EQ(s_.system.free_tables(), 1024u);
+}
+
+TEST_F(ThrowForFork, OutOfTablesTheThrownOnesGoFirst) {
+  SoftPmapOptions options = throwing();
+  options.table_pages = PageCount{8};
+  Soft s(options);
+  auto p = s.pmap();
+  enter(*p, page(0), frame(0));
+  enter(*p, page(1'000'000), frame(1));  // 6 tables in all; a new root and what is below it need 4
+  EXPECT_TRUE(p->throw_away_for_fork());
+  EXPECT_EQ(enter(*p, page(5), frame(2)), 1u);
+  EXPECT_TRUE(read(*p, page(5)));
 }
 
 }  // namespace

@@ -274,8 +274,12 @@ class Run {
     // As the engine does it: everything, or with holes that the child does not inherit.
     std::vector<VirtRange> inherited = {pages(0, 600 * 512)};
     if (one_in(3)) inherited = {pages(0, some_page()), some_range()};
+    const bool thrown = parent.pmap->throw_away_for_fork();
+    if (thrown) {
+      EXPECT_EQ(parent.pmap->mappings(), 0u);
+    }
     for (const VirtRange range : inherited) {
-      parent.pmap->protect(range, Prot::kRead);
+      if (!thrown) parent.pmap->protect(range, Prot::kRead);
       take_write(parent, range);
     }
     for (const VirtRange range : inherited) {
@@ -354,7 +358,7 @@ SoftPmapOptions options_of(std::uint64_t seed) {
   SoftPmapOptions options;
   const auto flip = [&] { return random() % 2 == 0; };
   options.modes.set(flip() ? PvMode::kList : PvMode::kChunk)
-      .set(flip() ? ForkTablesMode::kDrop : ForkTablesMode::kCopy)
+      .set(static_cast<ForkTablesMode>(random() % 3))
       .set(flip() ? SuperpagesMode::kOff : SuperpagesMode::kPromote)
       .set(flip() ? SharedTablesMode::kOff : SharedTablesMode::kOn)
       .set(random() % 4 == 0 ? PageTableMode::kHashed : PageTableMode::kRadix);
