@@ -32,6 +32,17 @@ namespace {
 /// What one process needs to get from fault to fault: its wired pages, a cluster or two, and room to reclaim.
 constexpr std::uint64_t kSmallestRam = std::uint64_t{2} << 20;
 
+/// What the runtime keeps open in each process, and the loader needs to begin, beside the program's own
+/// three.
+constexpr rlim_t kFewestDescriptors = 10;
+
+void require_descriptors() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= kFewestDescriptors) return;
+  throw UserError(fmt::format("only {} open files are allowed (ulimit -n); at least {} are needed",
+                              limit.rlim_cur, kFewestDescriptors));
+}
+
 /// Closes a descriptor that run does not hand on.
 class OwnedDescriptor {
  public:
@@ -233,6 +244,7 @@ int run_command(const RunOptions& options) {
     throw UserError(
         "run: this shell runs under `enchilada run` already, and so does all that is started in it");
   }
+  require_descriptors();
   const std::uint64_t frames = chosen_ram(options);
   const Settings settings = parse_settings(options.settings);
   const ProgramInfo program = check_program(options.command.front());

@@ -156,6 +156,12 @@ class BadInput(Case):
                 self.refused(2, "size of files|ulimit -f unlimited", "run", "--", "true",
                              preexec_fn=lambda most=most: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)))
 
+    def test_too_few_descriptors_are_one_line(self):
+        for few in (4, 5, 9):
+            with self.subTest(few=few):
+                self.refused(2, f"only {few} open files|ulimit -n", "run", "--", "true",
+                             preexec_fn=lambda few=few: resource.setrlimit(resource.RLIMIT_NOFILE, (few, few)))
+
     def test_swap_directory_without_permission(self):
         closed = os.path.join(self.path, "closed")
         os.mkdir(closed, 0o555)

@@ -24,15 +24,6 @@ std::uint64_t mask_of(const sigset_t& set) {
   return mask;
 }
 
-/// A copy of *set without our signals; null stays null.
-const sigset_t* without_ours(const sigset_t* set, sigset_t* copy) {
-  if (set == nullptr || !live().ready()) return set;
-  memcpy(copy, set, sizeof(*copy));
-  const std::uint64_t mask = mask_of(*set) & ~kOurs;
-  memcpy(copy, &mask, sizeof(mask));
-  return copy;
-}
-
 KernelSigaction to_kernel(const struct sigaction& action) {
   KernelSigaction k{};
   k.handler = reinterpret_cast<std::uint64_t>(action.sa_sigaction);
@@ -77,9 +68,53 @@ void find_ways_out() {
 
 void forget_handler_mask() {
   ThreadRecord* const thread = live().ready() ? known_thread() : nullptr;
-  if (thread != nullptr) thread->handler_mask = 0;
+  if (thread == nullptr) return;
+  thread->handler_mask = 0;
+  raise_now(*thread);
 }
 
+/// The mask of a call that waits with another one, as far as our three signals are concerned. What it lets
+/// through and is pending comes at once, and then the call does not wait.
+class MaskDuringCall {
+ public:
+  explicit MaskDuringCall(const sigset_t* set) : given_(set) {
+    if (set == nullptr || !live().ready()) return;
+    thread_ = &this_thread();
+    virtual_mask_ = thread_->virtual_mask;
+    handler_mask_ = thread_->handler_mask;
+    for_kernel_ = *set;
+    const std::uint64_t mask = mask_of(*set) & ~kOurs;
+    memcpy(&for_kernel_, &mask, sizeof(mask));
+    thread_->virtual_mask = mask_of(*set) & kOurs;
+    thread_->handler_mask = 0;
+    interrupted_ = raise_now(*thread_);
+  }
+  ~MaskDuringCall() {
+    if (thread_ == nullptr) return;
+    thread_->virtual_mask = virtual_mask_;
+    thread_->handler_mask = handler_mask_;
+  }
+  MaskDuringCall(const MaskDuringCall&) = delete;
+  MaskDuringCall& operator=(const MaskDuringCall&) = delete;
+
+  /// call(mask for the kernel), or -1 and EINTR.
+  template <class Call>
+  int wait(Call&& call) const {
+    if (!interrupted_) return call(thread_ != nullptr ? &for_kernel_ : given_);
+    errno = EINTR;
+    return -1;
+  }
+
+ private:
+  const sigset_t* given_;
+  sigset_t for_kernel_;
+  ThreadRecord* thread_ = nullptr;
+  std::uint64_t virtual_mask_ = 0;
+  std::uint64_t handler_mask_ = 0;
+  bool interrupted_ = false;
+};
+
+Next<int(sigset_t*)> next_sigpending("sigpending");
 Next<int(const sigset_t*)> next_sigsuspend("sigsuspend");
 Next<int(pollfd*, nfds_t, const timespec*, const sigset_t*)> next_ppoll("ppoll");
 Next<int(int, fd_set*, fd_set*, fd_set*, const timespec*, const sigset_t*)> next_pselect("pselect");
@@ -151,6 +186,17 @@ ENCHILADA_EXPORT int sigprocmask(int how, const sigset_t* set, sigset_t* old) no
   errno = result;
   return -1;
 }
+ENCHILADA_EXPORT int sigpending(sigset_t* set) noexcept {
+  sigset_t pending;
+  const int result = next_sigpending(&pending);
+  if (result != 0) return result;
+  if (const ThreadRecord* const thread = live().ready() ? known_thread() : nullptr; thread != nullptr) {
+    const std::uint64_t mask = mask_of(pending) | thread->pending;
+    memcpy(&pending, &mask, sizeof(mask));
+  }
+  *set = pending;
+  return 0;
+}
 ENCHILADA_EXPORT int sigaltstack(const stack_t* stack, stack_t* old) noexcept {
   const auto sp = reinterpret_cast<std::uint64_t>(__builtin_frame_address(0));
   return static_cast<int>(with_errno(call_sigaltstack(stack, old, sp)));
@@ -182,21 +228,19 @@ ENCHILADA_EXPORT int swapcontext(ucontext_t* from, const ucontext_t* to) noexcep
 }
 
 ENCHILADA_EXPORT int sigsuspend(const sigset_t* set) {
-  sigset_t copy;
-  return next_sigsuspend(without_ours(set, &copy));
+  return MaskDuringCall(set).wait([](const sigset_t* mask) { return next_sigsuspend(mask); });
 }
 ENCHILADA_EXPORT int ppoll(pollfd* fds, nfds_t n, const timespec* timeout, const sigset_t* set) {
-  sigset_t copy;
-  return next_ppoll(fds, n, timeout, without_ours(set, &copy));
+  return MaskDuringCall(set).wait([=](const sigset_t* mask) { return next_ppoll(fds, n, timeout, mask); });
 }
 ENCHILADA_EXPORT int pselect(int n, fd_set* in, fd_set* out, fd_set* except, const timespec* timeout,
                              const sigset_t* set) {
-  sigset_t copy;
-  return next_pselect(n, in, out, except, timeout, without_ours(set, &copy));
+  return MaskDuringCall(set).wait(
+      [=](const sigset_t* mask) { return next_pselect(n, in, out, except, timeout, mask); });
 }
 ENCHILADA_EXPORT int epoll_pwait(int fd, epoll_event* events, int n, int timeout, const sigset_t* set) {
-  sigset_t copy;
-  return next_epoll_pwait(fd, events, n, timeout, without_ours(set, &copy));
+  return MaskDuringCall(set).wait(
+      [=](const sigset_t* mask) { return next_epoll_pwait(fd, events, n, timeout, mask); });
 }
 
 }  // extern "C"

@@ -169,10 +169,10 @@ long fault_in(VirtRange range, Access access) {
       case FaultResult::kNotMapped:
         return -ENOMEM;
       case FaultResult::kProtection:
-        return -EFAULT;
+        return -EINVAL;
       case FaultResult::kIoError:
       case FaultResult::kOutOfBounds:
-        return -EIO;
+        return -EFAULT;
       case FaultResult::kNoMemory:
         return -ENOMEM;
     }
@@ -269,7 +269,8 @@ long call_mprotect(std::uint64_t address, std::uint64_t length, int prot) {
   if (!live().ready() || !in_window(address)) {
     return program_syscall(SYS_mprotect, static_cast<long>(address), static_cast<long>(length), prot);
   }
-  if ((address & kPageMask) != 0) return -EINVAL;
+  constexpr int kProtections = PROT_READ | PROT_WRITE | PROT_EXEC | PROT_SEM;  // and nothing here grows
+  if ((address & kPageMask) != 0 || (prot & ~kProtections) != 0) return -EINVAL;
   if (length == 0) return 0;
   if (!inside_window(address, round_up(length))) return -ENOMEM;
   const VirtRange range = range_of(address, length);
@@ -323,10 +324,15 @@ long call_madvise(std::uint64_t address, std::uint64_t length, int advice) {
     case MADV_DOFORK:
     case MADV_KEEPONFORK:
       return set_inheritance(range, Inherit::kCopy);
-    case MADV_REMOVE:
-      return -EINVAL;  // the kernel's answer for private memory
+    case MADV_HUGEPAGE:
+    case MADV_NOHUGEPAGE:
+    case MADV_MERGEABLE:
+    case MADV_UNMERGEABLE:
+    case MADV_DONTDUMP:
+    case MADV_DODUMP:
+      return 0;  // changes nothing here
     default:
-      return 0;  // huge pages, dumping, merging: advice that changes nothing here
+      return -EINVAL;  // of private memory (MADV_REMOVE), of an older kernel (guards), of what is no advice
   }
 }
 

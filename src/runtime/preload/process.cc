@@ -5,8 +5,11 @@
 #include <pthread.h>
 #include <sched.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/single_threaded.h>
 #include <sys/syscall.h>
+
+#include <algorithm>
 
 #include "base/check.h"
 #include "runtime/preload/exec_target.h"
@@ -188,14 +191,45 @@ void apply_inheritance() {
   }
 }
 
+/// While the runtime opens descriptors of its own, the program's limit on their number is lifted as far as it
+/// may be: all that it allows may be in use.
+class DescriptorLimitLifted {
+ public:
+  DescriptorLimitLifted() {
+    if (raw_syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, as_long(&given_)) != 0) return;
+    constexpr std::uint64_t kEnough = 4096;
+    const Limit ample{std::max(given_.hard, kEnough), std::max(given_.hard, kEnough)};
+    const Limit allowed{given_.hard, given_.hard};
+    lifted_ = raw_syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, as_long(&ample), 0) == 0 ||
+              raw_syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, as_long(&allowed), 0) == 0;
+  }
+  ~DescriptorLimitLifted() {
+    if (lifted_) raw_syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, as_long(&given_), 0);
+  }
+  DescriptorLimitLifted(const DescriptorLimitLifted&) = delete;
+  DescriptorLimitLifted& operator=(const DescriptorLimitLifted&) = delete;
+
+ private:
+  struct Limit {  // struct rlimit64
+    std::uint64_t soft;
+    std::uint64_t hard;
+  };
+  Limit given_{};
+  bool lifted_ = false;
+};
+
 void child_body() {
   if (child_done.exchange(true)) return;
   forget_other_threads();
   renumber_holds();
   ThreadRecord* self = known_thread();
   const unsigned survivor = self != nullptr ? self->pins : PinSet::kNoThread;
-  if (!live().host().after_fork_child(survivor, next_foreign))
-    give_up({"a forked child gets no userfaultfd: cannot go on"});
+  if (self != nullptr) self->pending = 0;
+  {
+    const DescriptorLimitLifted lifted;
+    if (!live().host().after_fork_child(survivor, next_foreign))
+      give_up({"a forked child gets no userfaultfd: cannot go on"});
+  }
   reapply_foreign_protection();
   const TreeStatus started = live().tree().child_started(child_slot);
   if (started == TreeStatus::kLost) {

@@ -244,6 +244,6 @@ std::uint64_t enchilada_move_back(const ucontext_t* moved) {
   const stack_t theirs = context.uc_stack;
   set_program_stack(thread, theirs, sp);  // what the kernel would refuse is ignored here too
   context.uc_stack = signal_stack(thread);
-  raise_late(thread);
+  raise_at_return(thread);
   return place.frame + offsetof(KernelFrame, context);
 }

@@ -83,8 +83,28 @@ bool ours(int signal) {
   return signal == SIGBUS || signal == SIGSEGV || signal == SIGSYS;
 }
 
-unsigned late_place(int signal) {
-  return signal == SIGBUS ? 0 : signal == SIGSEGV ? 1 : 2;
+siginfo_t& pending_info(ThreadRecord& thread, int signal) {
+  return thread.pending_info[signal == SIGBUS ? 0 : signal == SIGSEGV ? 1 : 2];
+}
+
+/// One of ours that cannot be delivered now. Like the kernel's, it is pending once, however often it is sent.
+void put_off(ThreadRecord& thread, int signal, const siginfo_t& info) {
+  if ((thread.pending & signal_bit(signal)) != 0) return;
+  pending_info(thread, signal) = info;
+  thread.pending |= signal_bit(signal);
+}
+
+/// Sends one that is pending and not blocked to the calling thread; 0: there is none.
+int send_pending(ThreadRecord& thread) {
+  for (const int signal : {SIGBUS, SIGSEGV, SIGSYS}) {
+    if ((thread.pending & ~thread.blocked() & signal_bit(signal)) == 0) continue;
+    siginfo_t info = pending_info(thread, signal);
+    thread.pending &= ~signal_bit(signal);
+    raw_syscall(SYS_rt_tgsigqueueinfo, raw_syscall(SYS_getpid), raw_syscall(SYS_gettid), signal,
+                as_long(&info));
+    return signal;
+  }
+  return 0;
 }
 
 bool in_vfork_child() {
@@ -125,9 +145,7 @@ void enter(int signal, siginfo_t* info, ucontext_t* context, const KernelSigacti
   ThreadRecord& thread = this_thread();
   if (on_signal_stack(stack_pointer(*context))) {  // it came while a handler of ours ran
     if (info->si_code > 0 || !ours(signal)) die_of(signal);
-    thread.late |= signal_bit(signal);
-    thread.late_info[late_place(signal)] = *info;
-    return;
+    return put_off(thread, signal, *info);
   }
   if (!enter_handler(thread, signal, *context, action)) force_segv(signal, info, context);
 }
@@ -135,10 +153,10 @@ void enter(int signal, siginfo_t* info, ucontext_t* context, const KernelSigacti
 /// SIGBUS, SIGSEGV or SIGSYS that is the program's own business. `info` is the one in the frame.
 void deliver(int signal, siginfo_t* info, ucontext_t* context) {
   const KernelSigaction action = program_action(signal);
-  const ThreadRecord* thread = known_thread();
-  const bool blocked =
-      thread != nullptr && ((thread->virtual_mask | thread->handler_mask) & signal_bit(signal)) != 0;
+  ThreadRecord* const thread = known_thread();
+  const bool blocked = thread != nullptr && (thread->blocked() & signal_bit(signal)) != 0;
   const bool synchronous = info->si_code > 0;
+  if (blocked && !synchronous) return put_off(*thread, signal, *info);
   if (action.handler == 0 || ((action.handler == 1 || blocked) && synchronous)) die_of(signal);
   if (action.handler == 1) return;
   if ((action.flags & SA_RESETHAND) != 0) virtual_actions[signal].handler.store(0);
@@ -245,7 +263,7 @@ void handle_fault(int signal, siginfo_t* info, ucontext_t* context) {
 void end_handler(const ucontext_t& context) {
   if (on_signal_stack(reinterpret_cast<std::uint64_t>(&context)) &&
       !on_signal_stack(stack_pointer(context))) {
-    raise_late(this_thread());
+    raise_at_return(this_thread());
   }
 }
 
@@ -347,16 +365,19 @@ std::uint64_t mask_in_handler(std::uint64_t mask, int signal, const KernelSigact
   return (mask | action.mask) & ~kOurs;
 }
 
-void raise_late(ThreadRecord& thread) {
-  if (thread.late == 0) return;
+void raise_at_return(ThreadRecord& thread) {
+  if ((thread.pending & ~thread.blocked()) == 0) return;
   const std::uint64_t everything = ~std::uint64_t{0};
   raw_syscall(SYS_rt_sigprocmask, 2, as_long(&everything), 0, 8);
-  for (const int signal : {SIGBUS, SIGSEGV, SIGSYS}) {
-    if ((thread.late & signal_bit(signal)) == 0) continue;
-    raw_syscall(SYS_rt_tgsigqueueinfo, raw_syscall(SYS_getpid), raw_syscall(SYS_gettid), signal,
-                as_long(&thread.late_info[late_place(signal)]));
+  while (send_pending(thread) != 0) {
   }
-  thread.late = 0;
+}
+
+bool raise_now(ThreadRecord& thread) {
+  bool any = false;
+  if (thread.pending == 0 || in_vfork_child()) return false;
+  while (send_pending(thread) != 0) any = true;
+  return any;
 }
 
 void adopt_libc_handlers() {
@@ -410,7 +431,7 @@ std::uint64_t real_mask(std::uint64_t wanted) {
 
 long apply_sigprocmask(int how, const std::uint64_t* set, std::uint64_t* old, std::uint64_t* mask) {
   ThreadRecord& thread = this_thread();
-  const std::uint64_t before = (*mask & ~kOurs) | thread.virtual_mask | thread.handler_mask;
+  const std::uint64_t before = (*mask & ~kOurs) | thread.blocked();
   std::uint64_t after = before;
   if (set != nullptr) {
     switch (how) {
@@ -452,6 +473,7 @@ long call_sigprocmask(int how, const std::uint64_t* set, std::uint64_t* old) {
   std::uint64_t before = 0;
   const long result = apply_sigprocmask(how, set != nullptr ? &wanted : nullptr, &before, &kernel_mask);
   if (old != nullptr) *old = before;
+  if (set != nullptr) raise_now(this_thread());
   return result;
 }
 

@@ -46,8 +46,11 @@ long set_program_stack(ThreadRecord& thread, const stack_t& wanted, std::uint64_
 std::uint64_t mask_in_handler(std::uint64_t mask, int signal, const KernelSigaction& action);
 /// SIGBUS, SIGSEGV and SIGSYS, as far as the program's handler is to keep them blocked.
 std::uint64_t own_mask_in_handler(int signal, const KernelSigaction& action);
-/// Raises what was put off while a handler of the runtime ran; comes with the return from the outermost one.
-void raise_late(ThreadRecord& thread);
+/// Raises what is pending and not blocked; it comes with the return from the outermost handler of the
+/// runtime.
+void raise_at_return(ThreadRecord& thread);
+/// The same in ordinary context: it comes before this returns. True if anything did.
+bool raise_now(ThreadRecord& thread);
 /// Handlers that libc installs without our seeing it (cancellation, setuid in all threads): enter them like
 /// the program's.
 void adopt_libc_handlers();

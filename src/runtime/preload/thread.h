@@ -59,20 +59,23 @@ struct ThreadRecord {
   std::uint32_t segv_forks = 0;
   /// A signal mask for the kernel to read or write while the thread's stack may be paged out.
   std::uint64_t mask_place = 0;
-  /// SIGBUS, SIGSEGV and SIGSYS sent by others while a handler of the runtime ran: raised again at its end.
-  std::uint64_t late = 0;
-  siginfo_t late_info[3];
+  /// SIGBUS, SIGSEGV and SIGSYS sent by others while a handler of the runtime ran, or while the program has
+  /// them blocked: raised again at its end, or when they are unblocked.
+  std::uint64_t pending = 0;
+  siginfo_t pending_info[3];
 
   /// The thread's pthread_t, and the stack that the program gave it, if that is managed.
   std::uint64_t handle = 0;
   std::uint64_t stack_low = 0;
   std::uint64_t stack_size = 0;
 
+  /// Of the three, those that the program has blocked now.
+  [[nodiscard]] std::uint64_t blocked() const { return virtual_mask | handler_mask; }
   /// Upper end of the signal stack, aligned as at a call.
   [[nodiscard]] char* stack_top() { return reinterpret_cast<char*>(this) + layout::kThreadBlock; }
 
   void reset() {
-    late = 0;
+    pending = 0;
     handle = 0;
     stack_size = 0;
     calls = 0;

@@ -456,6 +456,18 @@ PROBE_CALM(bad_arguments_answer_as_linux) {
   errno = 0;
   EXPECT(mmap(nullptr, size_t{1} << 62, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED &&
          errno == ENOMEM);
+  for (int advice : {-1, 5, 7, 12345}) {
+    errno = 0;
+    EXPECT(madvise(p, kPage, advice) == -1 && errno == EINVAL);
+  }
+  for (int protection : {0x40, 0x77, PROT_READ | PROT_GROWSDOWN}) {
+    errno = 0;
+    EXPECT(mprotect(p, kPage, protection) == -1 && errno == EINVAL);
+    p[0] = 1;
+  }
+  EXPECT(mprotect(p, kPage, PROT_READ) == 0);
+  errno = 0;
+  EXPECT(madvise(p, kPage, 23 /* MADV_POPULATE_WRITE */) == -1 && errno == EINVAL);
   EXPECT(munmap(p, 4 * kPage) == 0);
   EXPECT(munmap(p, 4 * kPage) == 0);  // nothing there: fine
   errno = 0;
@@ -519,6 +531,47 @@ PROBE(few_descriptors_allowed) {
   for (int each : fds) EXPECT(close(each) == 0);
   pid_t child = fork();
   if (child == 0) _exit(first_wrong(p, 2 * ram(), 29) >= 0);
+  EXPECT_CHILD_OK(child);
+}
+
+// A guard that is not one would let a stack run into its neighbour (MADV_GUARD_INSTALL, Linux 6.13).
+PROBE(a_guard_guards_or_is_refused) {
+  char* p = map(4 * kPage);
+  fill(p, 4 * kPage, 5);
+  push_out();
+  constexpr int kInstall = 102;
+  errno = 0;
+  if (madvise(p + kPage, kPage, kInstall) != 0) {
+    EXPECT(errno == EINVAL);
+    EXPECT_PATTERN(p, 4 * kPage, 5);
+    return;
+  }
+  const pid_t child = fork();
+  if (child == 0) {
+    p[kPage] = 1;
+    _exit(0);
+  }
+  int status = 0;
+  EXPECT(waitpid(child, &status, 0) == child && WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
+}
+
+PROBE(fork_with_every_descriptor_in_use) {
+  rlimit few{};
+  EXPECT(getrlimit(RLIMIT_NOFILE, &few) == 0);
+  few.rlim_cur = 64;
+  EXPECT(setrlimit(RLIMIT_NOFILE, &few) == 0);
+  char* p = heap(2 * ram());
+  fill(p, 2 * ram(), 31);
+  while (open("/dev/null", O_RDONLY) >= 0) {
+  }
+  EXPECT(errno == EMFILE);
+  pid_t child = fork();
+  if (child == 0) {
+    rlimit seen{};
+    if (getrlimit(RLIMIT_NOFILE, &seen) != 0 || seen.rlim_cur != 64) _exit(2);
+    if (open("/dev/null", O_RDONLY) >= 0) _exit(3);
+    _exit(first_wrong(p, 2 * ram(), 31) >= 0);
+  }
   EXPECT_CHILD_OK(child);
 }
 

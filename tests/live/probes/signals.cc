@@ -298,6 +298,42 @@ PROBE(blocked_signal_arrives_when_unblocked) {
   EXPECT_EQ(static_cast<int>(handled), 1);
 }
 
+PROBE(the_three_of_memory_wait_while_blocked_too) {
+  for (const int number : {SIGBUS, SIGSEGV, SIGSYS}) {
+    install_simple(number, [](int) { handled = handled + 1; });
+    sigset_t set;
+    sigset_t before;
+    sigfillset(&set);
+    handled = 0;
+    EXPECT(sigprocmask(SIG_BLOCK, &set, &before) == 0);
+    EXPECT(raise(number) == 0 && raise(number) == 0);  // pending once
+    push_out();
+    EXPECT_EQ(static_cast<int>(handled), 0);
+    sigset_t pending;
+    EXPECT(sigpending(&pending) == 0 && sigismember(&pending, number) == 1);
+    const pid_t child = fork();
+    if (child == 0) _exit(sigpending(&pending) != 0 || sigismember(&pending, number) != 0 || handled != 0);
+    EXPECT_CHILD_OK(child);
+    sigfillset(&set);
+    sigdelset(&set, number);
+    EXPECT(sigsuspend(&set) == -1 && errno == EINTR);
+    EXPECT_EQ(static_cast<int>(handled), 1);
+    EXPECT(raise(number) == 0);
+    EXPECT_EQ(static_cast<int>(handled), 1);
+    EXPECT(sigprocmask(SIG_SETMASK, &before, nullptr) == 0);
+    EXPECT_EQ(static_cast<int>(handled), 2);
+  }
+}
+
+PROBE_DIES(a_raised_bus_kills_when_it_is_unblocked, SIGBUS) {
+  sigset_t set;
+  sigset_t before;
+  sigfillset(&set);
+  if (sigprocmask(SIG_BLOCK, &set, &before) != 0 || raise(SIGBUS) != 0) _exit(3);
+  push_out();
+  sigprocmask(SIG_SETMASK, &before, nullptr);
+}
+
 PROBE(signal_storm_while_paging) {
   prepare_storm();
   install_simple(SIGALRM, storm_handler, SA_RESTART);
