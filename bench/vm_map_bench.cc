@@ -8,7 +8,6 @@
 // for one operation; bytes_per_entry = metadata (entry, its share of index nodes) at the largest number of
 // entries.
 #include <benchmark/benchmark.h>
-#include <sys/mman.h>
 
 #include <algorithm>
 #include <numeric>
@@ -16,103 +15,26 @@
 #include <string>
 #include <vector>
 
-#include "lab/baselines/map_list.h"
-#include "vm/fixed_pager.h"
-#include "vm/vm_map.h"
+#include "lab/baselines/bare_map.h"
 #include "vm/vm_map_binary.h"
 #include "vm/vm_map_tree.h"
-#include "vm/vm_system.h"
 
 namespace enchilada {
 namespace {
 
 constexpr std::uint64_t kBase = std::uint64_t{1} << 32;
 
-class NoPmap final : public Pmap {
+/// A map, and what the benchmarks report of it.
+class Setup : public BareMap {
  public:
-  PageCount enter(VirtAddr, std::span<const FrameNumber> frames, Prot, Access, Wiring) override {
-    return PageCount{frames.size()};
-  }
-  void remove(VirtRange) override {}
-  void protect(VirtRange, Prot) override {}
-};
-
-class NoMachine final : public PmapSystem, public PhysicalMemory, public Clock {
- public:
-  std::unique_ptr<Pmap> create_pmap() override { return std::make_unique<NoPmap>(); }
-  void set_sink(PageStateSink&) override {}
-  bool has_reference_bits() const override { return true; }
-  void remove_all(std::span<const FrameNumber>, std::span<bool> refused) override {
-    std::fill(refused.begin(), refused.end(), false);
-  }
-  void remove_write(FrameNumber) override {}
-  unsigned ts_referenced(FrameNumber) override { return 0; }
-  bool is_modified(FrameNumber) override { return false; }
-  void clear_modify(FrameNumber) override {}
-
-  PageCount frame_limit() const override { return PageCount{1}; }
-  PageCount grow(PageCount, FunctionRef<void(FrameRun)>) override { return PageCount{0}; }
-  void retire(FrameRun) override {}
-  void zero(FrameRun) override {}
-  void copy(FrameNumber, FrameNumber) override {}
-  void with_frames(FrameRun, Access, FunctionRef<void(std::byte*)>) override {}
-
-  Nanoseconds now() override { return Nanoseconds{0}; }
-};
-
-/// An engine and one map of 2^34 bytes; metadata in memory that costs nothing until it is used.
-class Setup {
- public:
-  explicit Setup(MapIndexFactory index)
-      : memory_(static_cast<std::byte*>(mmap(nullptr, kArena, PROT_READ | PROT_WRITE,
-                                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0))),
-        arena_(memory_, kArena),
-        system_(VmSystem::create({.phys = machine_,
-                                  .pmaps = machine_,
-                                  .swap = no_swap_,
-                                  .clock = machine_,
-                                  .counters = counters,
-                                  .arena = arena_,
-                                  .map_index = index})),
-        map(VmMap::create(*system_, {VirtAddr{kBase}, VirtAddr{kBase + (std::uint64_t{1} << 34)}})),
-        empty_bytes_(arena_.touched()) {}
-  ~Setup() {
-    map.reset();
-    system_.reset();
-    munmap(memory_, kArena);
-  }
-  void must(KernReturn verdict) {
-    if (verdict != KernReturn::kSuccess) std::abort();
-  }
-  void insert(std::uint64_t page, std::uint64_t count, Prot prot = Prot::kReadWrite) {
-    VirtAddr at;
-    must(map->map({.length = ByteCount{count * kPageSize},
-                   .hint = VirtAddr{kBase + page * kPageSize},
-                   .prot = prot,
-                   .placement = VmMap::MapRequest::Placement::kFixedExclusive},
-                  &at));
-  }
-  /// n entries of one page and one object, without gaps.
-  void fill_by_protection(std::uint64_t n) {
-    insert(0, n);
-    for (std::uint64_t p = 0; p < n; p += 2) must(map->protect(page(p), Prot::kRead));
-  }
-  void look_up(std::uint64_t p) {
-    MapLookup found;
-    must(map->lookup(page(p).start, Access::kRead, &found));
-    benchmark::DoNotOptimize(found);
-    map->unlock_shared();
-  }
-  static VirtRange page(std::uint64_t p) {
-    return {VirtAddr{kBase + p * kPageSize}, VirtAddr{kBase + (p + 1) * kPageSize}};
-  }
+  using BareMap::BareMap;
   void forget_counts() {
     visits_ = counters.map_nodes.load();
     searches_ = counters.map_lookups.load();
   }
   void note_size() {
-    bytes_per_entry_ = static_cast<double>(arena_.touched() - empty_bytes_) /
-                       static_cast<double>(std::max<std::size_t>(map->entry_count(), 1));
+    bytes_per_entry_ =
+        static_cast<double>(bytes()) / static_cast<double>(std::max<std::size_t>(map->entry_count(), 1));
   }
   void report(benchmark::State& state, std::uint64_t operations) {
     const auto n = static_cast<double>(operations * static_cast<std::uint64_t>(state.iterations()));
@@ -125,21 +47,7 @@ class Setup {
     }
   }
 
-  VmCounters counters{};
-
  private:
-  static constexpr std::size_t kArena = std::size_t{1} << 30;
-  NoMachine machine_;
-  FixedPager no_swap_;
-  std::byte* memory_;
-  Arena arena_;
-  std::unique_ptr<VmSystem> system_;
-
- public:
-  std::unique_ptr<VmMap> map;
-
- private:
-  std::size_t empty_bytes_;
   std::uint64_t visits_ = 0;
   std::uint64_t searches_ = 0;
   double bytes_per_entry_ = 0;
@@ -212,7 +120,7 @@ void shared_memory_pattern(benchmark::State& state, MapIndexFactory index) {
     const std::uint64_t r = rng();
     std::uint64_t& p = in_use[r % kInUse];
     if (r >> 32 & 0x3f) {
-      s.look_up(p);
+      benchmark::DoNotOptimize(s.look_up(p));
     } else {
       p = (r >> 40) % kPages;
     }
@@ -254,9 +162,10 @@ void lookup_random(benchmark::State& state, MapIndexFactory index) {
   const auto n = static_cast<std::uint64_t>(state.range(0));
   s.fill_by_protection(n);
   std::mt19937_64 rng(1);
-  for (int i = 0; i < 1000; ++i) s.look_up(rng() % n);  // a splay tree is one long chain so far
+  for (int i = 0; i < 1000; ++i)
+    benchmark::DoNotOptimize(s.look_up(rng() % n));  // a splay tree is one long chain so far
   s.forget_counts();
-  for (auto _ : state) s.look_up(rng() % n);
+  for (auto _ : state) benchmark::DoNotOptimize(s.look_up(rng() % n));
   s.report(state, 1);
 }
 
@@ -269,7 +178,7 @@ void lookup_threads(benchmark::State& state, MapIndexFactory index) {
     shared->fill_by_protection(n);
   }
   std::mt19937_64 rng(static_cast<std::uint64_t>(state.thread_index()));
-  for (auto _ : state) shared->look_up(rng() % n);
+  for (auto _ : state) benchmark::DoNotOptimize(shared->look_up(rng() % n));
   state.SetItemsProcessed(state.iterations());
   if (state.thread_index() == 0) delete shared;
 }

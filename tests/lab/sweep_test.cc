@@ -8,6 +8,7 @@
 #include <set>
 #include <string>
 
+#include "lab/baselines/bare_map.h"
 #include "lab/designs/designs.h"
 #include "lab/experiments/report.h"
 #include "lab/policies/replay.h"
@@ -62,7 +63,8 @@ TEST(Experiments, HaveUniqueNamesKnownDesignsAndSayWhatTheyPredict) {
     EXPECT_TRUE(ids.insert(experiment.id).second) << experiment.id;
     EXPECT_FALSE(experiment.prediction.empty() || experiment.rule.empty()) << experiment.id;
     for (const std::string_view design : experiment.designs) {
-      EXPECT_TRUE(find_design(design) != nullptr || find_policy(design) != nullptr)
+      EXPECT_TRUE(find_design(design) != nullptr || find_policy(design) != nullptr ||
+                  find_map_index(design) != nullptr)
           << experiment.id << " " << design;
     }
   }

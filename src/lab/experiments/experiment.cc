@@ -27,7 +27,8 @@ double Table::at(std::string_view design, std::uint64_t point, std::string_view 
 std::span<const Experiment> experiments() {
   static const std::vector<Experiment> kAll = [] {
     std::vector<Experiment> all = file_experiments();
-    for (auto& part : {anonymous_experiments(), table_experiments(), replacement_experiments()}) {
+    for (auto& part :
+         {anonymous_experiments(), table_experiments(), replacement_experiments(), map_experiments()}) {
       all.insert(all.end(), part.begin(), part.end());
     }
     return all;

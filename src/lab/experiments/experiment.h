@@ -69,7 +69,7 @@ struct Experiment {
   std::string_view metric;  // the one that is drawn; cells have more
   std::string_view prediction;
   std::string_view rule;                  // what is held, what refuted
-  std::vector<std::string_view> designs;  // or replacement policies
+  std::vector<std::string_view> designs;  // or replacement policies, or search structures of the map
   std::vector<std::uint64_t> points;
   Values (*run)(std::string_view design, std::uint64_t point);
   Judgement (*judge)(const Table& table);
@@ -87,6 +87,7 @@ struct Experiment {
 [[nodiscard]] std::vector<Experiment> anonymous_experiments();
 [[nodiscard]] std::vector<Experiment> table_experiments();
 [[nodiscard]] std::vector<Experiment> replacement_experiments();
+[[nodiscard]] std::vector<Experiment> map_experiments();
 
 /// All parts of a rule hold, none does, or some.
 [[nodiscard]] Verdict verdict_of(std::initializer_list<bool> parts);

@@ -1,0 +1,290 @@
+// The argument about the structure that finds a map's entries: L1, L2, L3, L5 and L6 of designs.md §6, on the
+// engine's own map with each of its structures and with the list that it had once. All is counted, nothing
+// timed. Predictions are from there.
+//
+// A node looked at is a cache line in the list and the binary trees, whose entries have key and links in one,
+// and three in the B-tree: two of keys, one of the way down.
+#include <fmt/format.h>
+
+#include <numeric>
+#include <random>
+
+#include "base/check.h"
+#include "lab/baselines/bare_map.h"
+#include "lab/experiments/experiment.h"
+
+namespace enchilada::lab {
+namespace {
+
+constexpr std::string_view kTrees[] = {"avl", "red-black", "splay", "b-tree"};
+const std::vector<std::string_view> kStructures = {"list", "avl", "red-black", "splay", "b-tree"};
+
+BareMap make_map(std::string_view structure) {
+  const MapIndexFactory index = find_map_index(structure);
+  CHECK(index != nullptr);
+  return BareMap(index);
+}
+
+double lines_per_node(std::string_view structure) {
+  return structure == "b-tree" ? 3 : 1;
+}
+
+std::vector<std::uint64_t> order_of(std::uint64_t n, bool shuffled, std::uint64_t seed = 1) {
+  std::vector<std::uint64_t> order(n);
+  std::iota(order.begin(), order.end(), 0);
+  if (shuffled) std::shuffle(order.begin(), order.end(), std::mt19937_64(seed));
+  return order;
+}
+
+/// What the map's counters have gained since it was made.
+class Gained {
+ public:
+  explicit Gained(const BareMap& map) : map_(map), nodes_(map.counters.map_nodes.load()) {}
+  [[nodiscard]] double nodes() const { return static_cast<double>(map_.counters.map_nodes.load() - nodes_); }
+
+ private:
+  const BareMap& map_;
+  std::uint64_t nodes_;
+};
+
+Values counts_of(const BareMap& map, double operations) {
+  const VmCounters& c = map.counters;
+  const auto value = [](const auto& counter) { return static_cast<double>(counter.load()); };
+  return {{"visits", value(c.map_nodes)},
+          {"visits_per_operation", value(c.map_nodes) / operations},
+          {"searches", value(c.map_lookups)},
+          {"inserts", value(c.map_inserts)},
+          {"erases", value(c.map_erases)},
+          {"rotations", value(c.map_rotations)},
+          {"node_splits", value(c.map_node_splits)},
+          {"bytes", static_cast<double>(map.bytes())},
+          {"entries", static_cast<double>(map.map->entry_count())}};
+}
+
+/// Every other page of 2n made read-only, one call each.
+Values protect_pages(std::string_view structure, std::uint64_t n, bool shuffled) {
+  BareMap map = make_map(structure);
+  map.insert(0, 2 * n);
+  for (const std::uint64_t i : order_of(n, shuffled)) {
+    BareMap::must(map.map->protect(BareMap::page(2 * i), Prot::kRead));
+  }
+  return counts_of(map, static_cast<double>(n));
+}
+
+Values run_l1(std::string_view structure, std::uint64_t n) {
+  return protect_pages(structure, n, true);
+}
+Values run_l2(std::string_view structure, std::uint64_t n) {
+  return protect_pages(structure, n, false);
+}
+
+Values run_l3(std::string_view structure, std::uint64_t entries) {
+  constexpr int kLookups = 20'000;
+  BareMap map = make_map(structure);
+  map.fill_by_protection(entries);
+  std::mt19937_64 random(1);
+  for (int i = 0; i < 1'000; ++i)
+    (void)map.look_up(random() % entries);  // a splay tree is one long chain so far
+  const Gained gained(map);
+  for (int i = 0; i < kLookups; ++i) (void)map.look_up(random() % entries);
+  const double visits = gained.nodes() / kLookups;
+  return {{"visits", visits}, {"lines", visits * lines_per_node(structure)}};
+}
+
+Values run_l5(std::string_view structure, std::uint64_t n) {
+  BareMap map = make_map(structure);
+  map.insert(0, 2 * n);
+  for (const std::uint64_t i : order_of(n, true)) {
+    BareMap::must(map.map->protect(BareMap::page(2 * i), Prot::kRead));
+  }
+  const auto between = static_cast<double>(map.map->entry_count());
+  for (const std::uint64_t i : order_of(n, true, 2)) {
+    BareMap::must(map.map->protect(BareMap::page(2 * i), Prot::kReadWrite));
+  }
+  Values values = counts_of(map, static_cast<double>(2 * n));
+  values["entries_between"] = between;
+  return values;
+}
+
+/// Distributed shared memory: a twentieth of the accesses to 10,000 pages changes a page's protection. Of the
+/// pages, `in_use` are in use at a time; one of them is changed for another every 64 accesses.
+Values run_l6(std::string_view structure, std::uint64_t in_use) {
+  constexpr std::uint64_t kPages = 10'000;
+  constexpr int kAccesses = 200'000;
+  BareMap map = make_map(structure);
+  map.fill_by_protection(kPages);
+  std::mt19937_64 random(1);
+  std::vector<std::uint64_t> pages = order_of(kPages, true);
+  for (int i = 0; i < 20'000; ++i) (void)map.look_up(random() % kPages);
+  const Gained gained(map);
+  for (int i = 0; i < kAccesses; ++i) {
+    const std::uint64_t r = random();
+    const std::uint64_t at = r % in_use;
+    if ((r >> 32) % 64 == 0) std::swap(pages[at], pages[(r >> 40) % kPages]);
+    (void)map.look_up(pages[at]);
+    if ((r >> 20) % 20 != 0) continue;
+    BareMap::must(
+        map.map->protect(BareMap::page(pages[at]), (r >> 10) % 2 != 0 ? Prot::kRead : Prot::kReadWrite));
+  }
+  const double visits = gained.nodes() / kAccesses;
+  return {{"visits", visits}, {"lines", visits * lines_per_node(structure)}};
+}
+
+Judgement judge_l1(const Table& table) {
+  const auto grows = [&](std::string_view structure) {
+    return exponent(1'000, table.at(structure, 1'000, "visits"), 10'000,
+                    table.at(structure, 10'000, "visits"));
+  };
+  double steepest = 0;
+  for (const std::string_view tree : kTrees) steepest = std::max(steepest, grows(tree));
+  const double list = table.at("list", 10'000, "visits");
+  return {verdict_of({grows("list") >= 1.8, list >= 2.5e7, list <= 5e7, steepest <= 1.25}),
+          fmt::format(
+              "10,000 pages at random: the list looks at {:.3g} nodes (growing as pages^{:.2f}), AVL {:.3g}, "
+              "red-black {:.3g}, splay {:.3g}, B-tree {:.3g}; the steepest tree grows as pages^{:.2f}",
+              list, grows("list"), table.at("avl", 10'000, "visits"), table.at("red-black", 10'000, "visits"),
+              table.at("splay", 10'000, "visits"), table.at("b-tree", 10'000, "visits"), steepest)};
+}
+
+Judgement judge_l2(const Table& table) {
+  const double list = table.at("list", 10'000, "visits");
+  double best = kNoBound;
+  for (const std::string_view tree : kTrees) best = std::min(best, table.at(tree, 10'000, "visits"));
+  return {verdict_of({list <= best}),
+          fmt::format(
+              "10,000 pages in order: the list looks at {:.2f} nodes an operation, the best tree at {:.2f}",
+              list / 10'000, best / 10'000)};
+}
+
+Judgement judge_l3(const Table& table) {
+  const auto best_tree = [&](std::uint64_t entries) {
+    double best = kNoBound;
+    for (const std::string_view tree : kTrees) best = std::min(best, table.at(tree, entries, "lines"));
+    return best;
+  };
+  const double few = table.at("list", 16, "lines");
+  const double many = table.at("list", 64, "lines");
+  return {verdict_of({few <= best_tree(16), many > best_tree(64)}),
+          fmt::format(
+              "lines a random lookup: 16 entries list {:.1f}, best tree {:.1f}; 64 entries list {:.1f}, best "
+              "tree {:.1f}",
+              few, best_tree(16), many, best_tree(64))};
+}
+
+Judgement judge_l5(const Table& table) {
+  double most = 0;
+  for (const std::string_view structure : kStructures) {
+    most = std::max(most, table.at(structure, 10'000, "entries"));
+  }
+  return {verdict_of({most == 1, table.at("list", 10'000, "entries_between") == 20'000}),
+          fmt::format("20,000 entries between; after the rights are restored at most {:.0f} in any structure",
+                      most)};
+}
+
+Judgement judge_l6(const Table& table) {
+  const auto gain = [&](std::string_view structure) {
+    return table.at(structure, 10'000, "visits") / table.at(structure, 64, "visits");
+  };
+  const double others = std::max({gain("avl"), gain("red-black"), gain("b-tree")});
+  return {verdict_of({gain("splay") > others, gain("list") > others}),
+          fmt::format(
+              "nodes an access, all pages against 64 at a time: list {:.2f} times as many, splay {:.2f}, AVL "
+              "{:.2f}, red-black {:.2f}, B-tree {:.2f}",
+              gain("list"), gain("splay"), gain("avl"), gain("red-black"), gain("b-tree"))};
+}
+
+Experiment l1() {
+  return {
+      .id = "L1",
+      .title = "mprotect page by page, at random",
+      .question = "what does a malloc debugger do to a list of map entries?",
+      .workload =
+          "every other page of a mapping is made read-only in random order, one call each: 2n entries",
+      .sweep = "pages protected",
+      .metric = "visits",
+      .prediction = "list Theta(n^2), 25 to 50 million nodes looked at for n = 10,000; trees Theta(n log n)",
+      .rule =
+          "held: from 1,000 to 10,000 pages the list's nodes grow as pages^1.8 or more and are 25 to 50 "
+          "million at 10,000, every tree's as pages^1.25 or less",
+      .designs = kStructures,
+      .points = {100, 316, 1'000, 3'162, 10'000},
+      .run = run_l1,
+      .judge = judge_l1,
+      .forecasts = {{"list", 10'000, "visits", 2.5e7, 5e7}}};
+}
+
+Experiment l2() {
+  return {.id = "L2",
+          .title = "mprotect page by page, in order",
+          .question = "is the list bad, or the order?",
+          .workload = "as L1, in order of address",
+          .sweep = "pages protected",
+          .metric = "visits_per_operation",
+          .prediction =
+              "the list with its hint ties with the trees or beats them: the complaint depends on the order",
+          .rule = "held: for 10,000 pages the list looks at no more nodes than the best tree",
+          .designs = kStructures,
+          .points = {100, 316, 1'000, 3'162, 10'000},
+          .run = run_l2,
+          .judge = judge_l2};
+}
+
+Experiment l3() {
+  return {.id = "L3",
+          .title = "From how many entries on a tree pays",
+          .question = "where do list and trees cross?",
+          .workload = "20,000 lookups of random pages among n entries of a page each",
+          .sweep = "entries",
+          .metric = "lines",
+          .prediction = "the list touches fewer cache lines up to 20 to 60 entries",
+          .rule = "held: the list touches no more lines than the best tree at 16 entries, and more at 64",
+          .designs = kStructures,
+          .points = {4, 8, 16, 32, 64, 128, 256, 1'024},
+          .run = run_l3,
+          .judge = judge_l3};
+}
+
+Experiment l5() {
+  return {.id = "L5",
+          .title = "Entries merge back",
+          .question = "is a map as it was once all protections are?",
+          .workload = "as L1, then every page's rights are restored in another random order",
+          .sweep = "pages protected",
+          .metric = "entries",
+          .prediction = "one entry again in every structure",
+          .rule = "held: 20,000 entries for 10,000 pages, then one, in every structure",
+          .designs = kStructures,
+          .points = {1'000, 10'000},
+          .run = run_l5,
+          .judge = judge_l5,
+          .forecasts = {{"list", 10'000, "entries", 1, 1}}};
+}
+
+Experiment l6() {
+  return {
+      .id = "L6",
+      .title = "Distributed shared memory",
+      .question = "who gains when the same pages are looked up again and again?",
+      .workload =
+          "200,000 accesses to 10,000 entries, a twentieth of them changes a page's protection; all pages "
+          "are in use, or 64 at a time",
+      .sweep = "pages in use at a time",
+      .metric = "visits",
+      .prediction = "the splay tree and the list's hint gain most from locality",
+      .rule =
+          "held: nodes an access with all pages in use, against 64, fall by a larger factor for the splay "
+          "tree, "
+          "and for the list, than for any other structure",
+      .designs = kStructures,
+      .points = {64, 10'000},
+      .run = run_l6,
+      .judge = judge_l6};
+}
+
+}  // namespace
+
+std::vector<Experiment> map_experiments() {
+  return {l1(), l2(), l3(), l5(), l6()};
+}
+
+}  // namespace enchilada::lab
