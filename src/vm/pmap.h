@@ -52,6 +52,10 @@ class Pmap {
   /// Removes every mapping in the range, wired ones too.
   virtual void remove(VirtRange range) = 0;
 
+  /// The space ends: remove() of all its ranges will follow. A machine that finds the mappings faster without
+  /// ranges removes them now (FreeBSD's pmap_remove_pages).
+  virtual void remove_pages() {}
+
   /// Takes rights away: after it no mapping in the range allows more than `prot` (kNone removes).
   virtual void protect(VirtRange range, Prot prot) = 0;
 

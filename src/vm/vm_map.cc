@@ -43,6 +43,7 @@ VmMap::Impl::~Impl() {
   {
     Writer writer(*this);
     writer.wait_until_stable(bounds);
+    pmap->remove_pages();
     CHECK(unwire_all(bounds, writer) && remove_locked(bounds, writer));
   }
   WriteLock guard(lock);

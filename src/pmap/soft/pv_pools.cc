@@ -109,6 +109,17 @@ class PvChunkPool final : public PvPool {
       chunks.push_front(&chunk);
     }
   }
+  void for_each_of(TableFamily& family, FunctionRef<void(PvEntry&)> remove) override {
+    for (PvChunk *chunk = family.chunks.front(), *next = nullptr; chunk != nullptr; chunk = next) {
+      next = PvChunkList::next(chunk);
+      unsigned left = PvChunk::kEntries - chunk->free_count();
+      for (unsigned i = 0; i < PvChunk::kEntries && left > 0; ++i) {
+        if (chunk->is_free(i)) continue;
+        --left;  // with the last one the chunk is gone
+        remove(chunk->entries[i]);
+      }
+    }
+  }
   std::size_t live() const override { return live_.load(std::memory_order_relaxed); }
   std::size_t bytes() const override {
     MutexLock guard(lock_);

@@ -12,8 +12,13 @@ namespace enchilada {
 // ---- SoftPmap
 
 SoftPmap::~SoftPmap() {
+  remove_pages();
   remove({VirtAddr{0}, VirtAddr{x86::kAddressLimit}});
   system_.release(space_);
+}
+
+void SoftPmap::remove_pages() {
+  system_.remove_own_entries(space_);
 }
 
 // Whoever comes back to what was thrown away pays for its removal: it is gone when half of it is back.
@@ -203,6 +208,19 @@ void SoftPmapSystem::release(SoftSpace& space) {
   }
   if (last) abandon(family);
   give_space(space);
+}
+
+void SoftPmapSystem::remove_own_entries(SoftSpace& space) {
+  TableFamily& family = *space.family;
+  WriteLock family_guard(family.lock);
+  if (family.live() != space.bit()) return;
+  Shootdown told(shared_.counts);
+  shared_.pv_pool->for_each_of(family, [&](PvEntry& pv) {
+    const std::uint64_t entry = pv.pte->load(std::memory_order_relaxed);
+    if ((entry & x86::kLarge) != 0) return;
+    MutexLock guard(shared_.pvs.lock(x86::frame_of(entry)));
+    tables_->remove_pv(pv, RemoveCause::kAsked, told);
+  });
 }
 
 // One relic after the other; an empty one leaves the family.

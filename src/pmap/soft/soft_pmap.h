@@ -27,6 +27,7 @@ class SoftPmap final : public Pmap {
                   Wiring wiring) override;
   void expect(VirtAddr va, FrameNumber frame) const override;
   void remove(VirtRange range) override;
+  void remove_pages() override;
   void protect(VirtRange range, Prot prot) override;
   void unwire(VirtRange range) override;
   /// What the mode of fork_tables says: nothing, or copies, read-only and unwired, while memory lasts.
@@ -118,6 +119,9 @@ class SoftPmapSystem final : public PmapSystem, private PvPool::Victims, private
   void collect_pvs(std::span<const FrameNumber> keep);
   /// Removes mappings that a member of the family threw away whole; looks at about `most` entries.
   void reap(TableFamily& family, std::uint64_t most);
+  /// Removes the small mappings of a space that shares no tables without a search for their pv entries, where
+  /// the pool knows them by owner. What may be left are superpages.
+  void remove_own_entries(SoftSpace& space);
   /// The space is empty and its pmap gone: it may be used again.
   void release(SoftSpace& space);
 

@@ -51,6 +51,27 @@ TEST_P(PvModes, UnmappingABatchShootsDownOnce) {
   EXPECT_EQ(s.events[PmapEvent::kPvListStep], 32u);
 }
 
+// FreeBSD's pmap_remove_pages: with chunks an exit looks at its own entries, not along the lists of its
+// frames.
+TEST_P(PvModes, AnExitTakesItsOwnEntriesWhoeverElseMapsTheFrames) {
+  constexpr std::uint64_t kSpaces = 20;
+  Soft s(with(GetParam()));
+  std::vector<std::unique_ptr<SoftPmap>> spaces;
+  for (std::uint64_t i = 0; i < kSpaces; ++i) {
+    spaces.push_back(s.pmap());
+    for (std::uint64_t p = 0; p < 32; ++p) enter(*spaces.back(), page(p), frame(p));
+    enter(*spaces.back(), page(400), frame(40 + i), Prot::kReadWrite, Wiring::kWired);
+  }
+  EXPECT_TRUE(write(*spaces[0], page(3)));
+  const std::uint64_t steps = s.events[PmapEvent::kPvListStep];
+  spaces.erase(spaces.begin());  // the first to come is the last on each list
+  const std::uint64_t looked = s.events[PmapEvent::kPvListStep] - steps;
+  EXPECT_EQ(looked, GetParam() == PvMode::kChunk ? 0u : 32 * kSpaces + 1);
+  EXPECT_EQ(s.sink.modified[3], 1);
+  EXPECT_EQ(s.system.pv_entries(), 33 * (kSpaces - 1));
+  EXPECT_EQ(s.system.find_error(), nullptr);
+}
+
 // freebsd-vm.md §1.12: tiny cap, many spaces mapping one file.
 TEST_P(PvModes, ExhaustionIsVisibleAndSurvivable) {
   constexpr std::uint64_t kSpaces = 7;
