@@ -96,6 +96,13 @@ def count_gtest(folder):
     return counts
 
 
+def last_words(case):
+    """Of a ctest entry that failed: how long it took, and the end of what it printed. Repeated below everything, where it
+    is still seen when a long log is cut in the middle."""
+    lines = (case.findtext("system-out") or "").rstrip().splitlines()[-15:]
+    return f"  after {float(case.get('time') or 0):.0f} s" + "".join(f"\n    {line[:300]}" for line in lines)
+
+
 def run_ctest(preset, extra):
     """Runs ctest and returns (passed, failed, skipped, names of failures)."""
     folder = ROOT / "build" / preset
@@ -122,7 +129,7 @@ def run_ctest(preset, extra):
         else:
             passed += good
             failed += wrong or 1
-            bad.append(f"{preset}: {name}")
+            bad.append(f"{preset}: {name}{last_words(case)}")
     if code and not bad:
         failed, bad = failed + 1, bad + [f"{preset}: ctest ended with {code}"]
     return passed, failed, skipped, bad
