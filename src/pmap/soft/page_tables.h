@@ -126,7 +126,8 @@ class PageTables {
     (void)space, (void)relic;
     return false;
   }
-  /// Removes mappings of a cast-off space in order of address; looks at `most` entries.
+  /// Removes up to `most` mappings of a cast-off space in order of address, and gives up for this time when
+  /// they are far between.
   virtual void reap(SoftSpace& relic, std::uint64_t most) { (void)relic, (void)most; }
 
   /// Throws away the least recently made leaf table that has no wired mapping; false if there is none.

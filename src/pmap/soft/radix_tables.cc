@@ -384,8 +384,10 @@ bool RadixTables::cast_off(SoftSpace& space, SoftSpace& relic) {
 }
 
 void RadixTables::reap(SoftSpace& relic, std::uint64_t most) {
+  constexpr std::uint64_t kLooksEach = 64;  // a look at an empty place costs a fraction of a removal
   Shootdown told(shared_.counts);
-  for (; most > 0 && relic.mappings != 0; --most) {
+  std::uint64_t looks = most > ~std::uint64_t{0} / kLooksEach ? ~std::uint64_t{0} : most * kLooksEach;
+  for (; most > 0 && looks > 0 && relic.mappings != 0; --looks) {
     const Walk w = walk(relic, relic.reaped);
     if (w.level != 1) {
       relic.reaped = next_after(w, relic.reaped);
@@ -394,6 +396,7 @@ void RadixTables::reap(SoftSpace& relic, std::uint64_t most) {
     TableInfo& leaf = pool_.info(w.table);
     if (leaf.promoted) {
       drop_super_leaf(leaf, RemoveCause::kThrownAway, told);
+      --most;
       continue;
     }
     Pte& pte = pool_.entry(w.table, x86::slot_of(relic.reaped, 1));
@@ -401,6 +404,7 @@ void RadixTables::reap(SoftSpace& relic, std::uint64_t most) {
     if ((pte.load(std::memory_order_relaxed) & x86::kPresent) == 0) continue;
     remove_entry(pte, RemoveCause::kThrownAway, told);
     free_if_empty(leaf);
+    --most;
   }
 }
 

@@ -117,7 +117,7 @@ class SoftPmapSystem final : public PmapSystem, private PvPool::Victims, private
   /// Above the high-water mark of pv entries: destroys mappings of frames that are not in use, a bounded
   /// number of frames at a time; the frames in `keep` were entered just now.
   void collect_pvs(std::span<const FrameNumber> keep);
-  /// Removes mappings that a member of the family threw away whole; looks at about `most` entries.
+  /// Removes mappings that a member of the family threw away whole, up to `most` and a little.
   void reap(TableFamily& family, std::uint64_t most);
   /// Removes the small mappings of a space that shares no tables without a search for their pv entries, where
   /// the pool knows them by owner. What may be left are superpages.
