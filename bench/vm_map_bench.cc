@@ -53,13 +53,6 @@ class Setup : public BareMap {
   double bytes_per_entry_ = 0;
 };
 
-std::vector<std::uint64_t> order_of(std::uint64_t n, bool shuffled) {
-  std::vector<std::uint64_t> order(n);
-  std::iota(order.begin(), order.end(), 0);
-  if (shuffled) std::shuffle(order.begin(), order.end(), std::mt19937_64(1));
-  return order;
-}
-
 /// Each page of `order` (times `step`) read-only, one call each, then each back: one entry at the start and
 /// at the end.
 void protect_forth_and_back(benchmark::State& state, MapIndexFactory index, std::uint64_t step) {
@@ -70,7 +63,7 @@ void protect_forth_and_back(benchmark::State& state, MapIndexFactory index, std:
   s.forget_counts();
   for (auto _ : state) {
     for (const Prot prot : {Prot::kRead, Prot::kReadWrite}) {
-      for (const std::uint64_t p : order) s.must(s.map->protect(Setup::page(step * p), prot));
+      s.protect_each(order, step, prot);
       if (step != 1 && prot == Prot::kRead) s.note_size();
     }
     if (s.map->entry_count() != 1) std::abort();

@@ -8,7 +8,10 @@
 
 #include <algorithm>
 #include <memory>
+#include <numeric>
+#include <random>
 #include <string_view>
+#include <vector>
 
 #include "base/arena.h"
 #include "base/check.h"
@@ -29,6 +32,15 @@ namespace enchilada {
   const auto* const found = std::find(kNames.begin(), kNames.end(), name);
   return found == kNames.end() ? nullptr
                                : map_index_factory(static_cast<MapIndexMode>(found - kNames.begin()));
+}
+
+/// 0 to n - 1, in order or shuffled.
+[[nodiscard]] inline std::vector<std::uint64_t> order_of(std::uint64_t n, bool shuffled,
+                                                         std::uint64_t seed = 1) {
+  std::vector<std::uint64_t> order(n);
+  std::iota(order.begin(), order.end(), 0);
+  if (shuffled) std::shuffle(order.begin(), order.end(), std::mt19937_64(seed));
+  return order;
 }
 
 /// No frames, no mappings, no time.
@@ -111,6 +123,10 @@ class BareMap {
   }
   static VirtRange page(std::uint64_t p) {
     return {VirtAddr{kBase + p * kPageSize}, VirtAddr{kBase + (p + 1) * kPageSize}};
+  }
+  /// One call for each page.
+  void protect_each(const std::vector<std::uint64_t>& pages, std::uint64_t step, Prot prot) {
+    for (const std::uint64_t p : pages) must(map->protect(page(step * p), prot));
   }
   /// Metadata in use beyond an empty map's.
   [[nodiscard]] std::size_t bytes() const { return arena_.touched() - empty_bytes_; }

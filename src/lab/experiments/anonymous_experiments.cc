@@ -405,9 +405,9 @@ std::vector<Experiment> anonymous_experiments() {
        .points = {64, 256, 1'024},
        .run = run_w10,
        .judge = judge_w10,
-       .why = "with chunks an exit walks its own (pmap_remove_pages) and is linear; with lists, where "
-              "FreeBSD 4 had a "
-              "second one by address space, each entry is looked for along its frame's list"},
+       .why =
+           "with chunks an exit walks its own (pmap_remove_pages) and is linear; with lists, where FreeBSD 4 "
+           "had a second one by address space, each entry is looked for along its frame's list"},
       {.id = "W11",
        .title = "Fork lineage",
        .question = "What piles up when a child forks, its parent exits, and so on?",

@@ -6,7 +6,6 @@
 // and three in the B-tree: two of keys, one of the way down.
 #include <fmt/format.h>
 
-#include <numeric>
 #include <random>
 
 #include "base/check.h"
@@ -34,23 +33,22 @@ double lines_per_node(std::string_view structure) {
   return structure == "b-tree" ? 3 : 1;
 }
 
-std::vector<std::uint64_t> order_of(std::uint64_t n, bool shuffled, std::uint64_t seed = 1) {
-  std::vector<std::uint64_t> order(n);
-  std::iota(order.begin(), order.end(), 0);
-  if (shuffled) std::shuffle(order.begin(), order.end(), std::mt19937_64(seed));
-  return order;
+double best_tree(const Table& table, std::uint64_t point, std::string_view metric) {
+  double best = kNoBound;
+  for (const std::string_view tree : kTrees) best = std::min(best, table.at(tree, point, metric));
+  return best;
 }
 
-/// What the map's counters have gained since it was made.
-class Gained {
- public:
-  explicit Gained(const BareMap& map) : map_(map), nodes_(map.counters.map_nodes.load()) {}
-  [[nodiscard]] double nodes() const { return static_cast<double>(map_.counters.map_nodes.load() - nodes_); }
+/// `n` lookups of random pages. A splay tree that was filled in order is one long chain until then.
+void look_up_at_random(BareMap& map, int n, std::uint64_t pages, std::mt19937_64& random) {
+  for (int i = 0; i < n; ++i) (void)map.look_up(random() % pages);
+}
 
- private:
-  const BareMap& map_;
-  std::uint64_t nodes_;
-};
+/// Nodes looked at since `before`, for one access.
+Values nodes_since(const BareMap& map, std::uint64_t before, int accesses, std::string_view structure) {
+  const double visits = static_cast<double>(map.counters.map_nodes.load() - before) / accesses;
+  return {{"visits", visits}, {"lines", visits * lines_per_node(structure)}};
+}
 
 Values counts_of(const BareMap& map, double operations) {
   const VmCounters& c = map.counters;
@@ -66,21 +64,23 @@ Values counts_of(const BareMap& map, double operations) {
           {"entries", static_cast<double>(map.map->entry_count())}};
 }
 
-/// Every other page of 2n made read-only, one call each.
-Values protect_pages(std::string_view structure, std::uint64_t n, bool shuffled) {
-  BareMap map = make_map(structure);
+/// A map of 2n pages, of which every other one was made read-only, one call each.
+void protect_pages(BareMap& map, std::uint64_t n, bool shuffled) {
   map.insert(0, 2 * n);
-  for (const std::uint64_t i : order_of(n, shuffled)) {
-    BareMap::must(map.map->protect(BareMap::page(2 * i), Prot::kRead));
-  }
+  map.protect_each(order_of(n, shuffled), 2, Prot::kRead);
+}
+
+Values run_protect(std::string_view structure, std::uint64_t n, bool shuffled) {
+  BareMap map = make_map(structure);
+  protect_pages(map, n, shuffled);
   return counts_of(map, static_cast<double>(n));
 }
 
 Values run_l1(std::string_view structure, std::uint64_t n) {
-  return protect_pages(structure, n, true);
+  return run_protect(structure, n, true);
 }
 Values run_l2(std::string_view structure, std::uint64_t n) {
-  return protect_pages(structure, n, false);
+  return run_protect(structure, n, false);
 }
 
 Values run_l3(std::string_view structure, std::uint64_t entries) {
@@ -88,24 +88,17 @@ Values run_l3(std::string_view structure, std::uint64_t entries) {
   BareMap map = make_map(structure);
   map.fill_by_protection(entries);
   std::mt19937_64 random(1);
-  for (int i = 0; i < 1'000; ++i)
-    (void)map.look_up(random() % entries);  // a splay tree is one long chain so far
-  const Gained gained(map);
-  for (int i = 0; i < kLookups; ++i) (void)map.look_up(random() % entries);
-  const double visits = gained.nodes() / kLookups;
-  return {{"visits", visits}, {"lines", visits * lines_per_node(structure)}};
+  look_up_at_random(map, 1'000, entries, random);
+  const std::uint64_t before = map.counters.map_nodes.load();
+  look_up_at_random(map, kLookups, entries, random);
+  return nodes_since(map, before, kLookups, structure);
 }
 
 Values run_l5(std::string_view structure, std::uint64_t n) {
   BareMap map = make_map(structure);
-  map.insert(0, 2 * n);
-  for (const std::uint64_t i : order_of(n, true)) {
-    BareMap::must(map.map->protect(BareMap::page(2 * i), Prot::kRead));
-  }
+  protect_pages(map, n, true);
   const auto between = static_cast<double>(map.map->entry_count());
-  for (const std::uint64_t i : order_of(n, true, 2)) {
-    BareMap::must(map.map->protect(BareMap::page(2 * i), Prot::kReadWrite));
-  }
+  map.protect_each(order_of(n, true, 2), 2, Prot::kReadWrite);
   Values values = counts_of(map, static_cast<double>(2 * n));
   values["entries_between"] = between;
   return values;
@@ -120,8 +113,8 @@ Values run_l6(std::string_view structure, std::uint64_t in_use) {
   map.fill_by_protection(kPages);
   std::mt19937_64 random(1);
   std::vector<std::uint64_t> pages = order_of(kPages, true);
-  for (int i = 0; i < 20'000; ++i) (void)map.look_up(random() % kPages);
-  const Gained gained(map);
+  look_up_at_random(map, 20'000, kPages, random);
+  const std::uint64_t before = map.counters.map_nodes.load();
   for (int i = 0; i < kAccesses; ++i) {
     const std::uint64_t r = random();
     const std::uint64_t at = r % in_use;
@@ -131,8 +124,7 @@ Values run_l6(std::string_view structure, std::uint64_t in_use) {
     BareMap::must(
         map.map->protect(BareMap::page(pages[at]), (r >> 10) % 2 != 0 ? Prot::kRead : Prot::kReadWrite));
   }
-  const double visits = gained.nodes() / kAccesses;
-  return {{"visits", visits}, {"lines", visits * lines_per_node(structure)}};
+  return nodes_since(map, before, kAccesses, structure);
 }
 
 Judgement judge_l1(const Table& table) {
@@ -153,8 +145,7 @@ Judgement judge_l1(const Table& table) {
 
 Judgement judge_l2(const Table& table) {
   const double list = table.at("list", 10'000, "visits");
-  double best = kNoBound;
-  for (const std::string_view tree : kTrees) best = std::min(best, table.at(tree, 10'000, "visits"));
+  const double best = best_tree(table, 10'000, "visits");
   return {verdict_of({list <= best}),
           fmt::format(
               "10,000 pages in order: the list looks at {:.2f} nodes an operation, the best tree at {:.2f}",
@@ -162,18 +153,13 @@ Judgement judge_l2(const Table& table) {
 }
 
 Judgement judge_l3(const Table& table) {
-  const auto best_tree = [&](std::uint64_t entries) {
-    double best = kNoBound;
-    for (const std::string_view tree : kTrees) best = std::min(best, table.at(tree, entries, "lines"));
-    return best;
-  };
   const double few = table.at("list", 16, "lines");
   const double many = table.at("list", 64, "lines");
-  return {verdict_of({few <= best_tree(16), many > best_tree(64)}),
+  return {verdict_of({few <= best_tree(table, 16, "lines"), many > best_tree(table, 64, "lines")}),
           fmt::format(
               "lines a random lookup: 16 entries list {:.1f}, best tree {:.1f}; 64 entries list {:.1f}, best "
               "tree {:.1f}",
-              few, best_tree(16), many, best_tree(64))};
+              few, best_tree(table, 16, "lines"), many, best_tree(table, 64, "lines"))};
 }
 
 Judgement judge_l5(const Table& table) {
@@ -285,8 +271,7 @@ Experiment l6() {
       .prediction = "the splay tree and the list's hint gain most from locality",
       .rule =
           "held: nodes an access with all pages in use, against 64, fall by a larger factor for the splay "
-          "tree, "
-          "and for the list, than for any other structure",
+          "tree, and for the list, than for any other structure",
       .designs = structures(),
       .points = {64, 10'000},
       .run = run_l6,

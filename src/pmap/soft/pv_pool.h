@@ -54,11 +54,11 @@ class PvPool {
   /// Destroys mappings until create(self) has a chance again; `self` is locked exclusively, other families
   /// are only tried. False: nothing to be had.
   virtual bool reclaim(TableFamily& self, VirtAddr keep, Victims& victims) = 0;
-  /// Calls remove(entry), which may destroy it, for the entries of the family as far as the pool knows them
+  /// Calls visit(entry), which may destroy it, for the entries of the family as far as the pool knows them
   /// by owner; in any order. The family is locked exclusively. For one that ends: its mappings are found
   /// without a look at the lists of frames that others map too (FreeBSD's pmap_remove_pages).
-  virtual void for_each_of(TableFamily& family, FunctionRef<void(PvEntry&)> remove) {
-    (void)family, (void)remove;
+  virtual void for_each_of(TableFamily& family, FunctionRef<void(PvEntry&)> visit) {
+    (void)family, (void)visit;
   }
   /// What is wrong inside, or nullptr.
   [[nodiscard]] virtual const char* find_error() const = 0;

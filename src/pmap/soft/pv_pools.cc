@@ -109,15 +109,10 @@ class PvChunkPool final : public PvPool {
       chunks.push_front(&chunk);
     }
   }
-  void for_each_of(TableFamily& family, FunctionRef<void(PvEntry&)> remove) override {
+  void for_each_of(TableFamily& family, FunctionRef<void(PvEntry&)> visit) override {
     for (PvChunk *chunk = family.chunks.front(), *next = nullptr; chunk != nullptr; chunk = next) {
       next = PvChunkList::next(chunk);
-      unsigned left = PvChunk::kEntries - chunk->free_count();
-      for (unsigned i = 0; i < PvChunk::kEntries && left > 0; ++i) {
-        if (chunk->is_free(i)) continue;
-        --left;  // with the last one the chunk is gone
-        remove(chunk->entries[i]);
-      }
+      for_each_used(*chunk, visit);
     }
   }
   std::size_t live() const override { return live_.load(std::memory_order_relaxed); }
@@ -133,6 +128,15 @@ class PvChunkPool final : public PvPool {
   using Lru = IntrusiveList<PvChunk, &PvChunk::lru>;
   static constexpr std::size_t kRefill = 16;
 
+  /// `visit` may destroy the entry, and the chunk with the last one.
+  static void for_each_used(PvChunk& chunk, FunctionRef<void(PvEntry&)> visit) {
+    unsigned left = PvChunk::kEntries - chunk.free_count();
+    for (unsigned i = 0; i < PvChunk::kEntries && left > 0; ++i) {
+      if (chunk.is_free(i)) continue;
+      --left;
+      visit(chunk.entries[i]);
+    }
+  }
   bool refill() REQUIRES(lock_) {
     auto* raw = static_cast<std::byte*>(arena_.allocate((kRefill + 1) * kPageSize));
     if (raw == nullptr) return false;
@@ -189,13 +193,8 @@ bool PvChunkPool::reclaim(TableFamily& self, VirtAddr keep, Victims& victims) NO
     PvChunk* const chunk = next_victim(self);
     if (chunk == nullptr) continue;
     TableFamily& owner = *chunk->owner;
-    unsigned left = PvChunk::kEntries - chunk->free_count();
     unsigned removed = 0;
-    for (unsigned i = 0; i < PvChunk::kEntries && left > 0; ++i) {
-      if (chunk->is_free(i)) continue;
-      --left;  // once none is left the chunk may be gone
-      if (victims.remove(chunk->entries[i], self, keep)) ++removed;
-    }
+    for_each_used(*chunk, [&](PvEntry& pv) { removed += victims.remove(pv, self, keep) ? 1 : 0; });
     counts_.decide(PmapEvent::kPvCollected, removed);
     if (removed != 0) counts_.decide(PmapEvent::kPvChunkReclaimed);
     if (&owner != &self) owner.lock.unlock();

@@ -386,8 +386,7 @@ bool RadixTables::cast_off(SoftSpace& space, SoftSpace& relic) {
 void RadixTables::reap(SoftSpace& relic, std::uint64_t most) {
   constexpr std::uint64_t kLooksEach = 64;  // a look at an empty place costs a fraction of a removal
   Shootdown told(shared_.counts);
-  std::uint64_t looks = most > ~std::uint64_t{0} / kLooksEach ? ~std::uint64_t{0} : most * kLooksEach;
-  for (; most > 0 && looks > 0 && relic.mappings != 0; --looks) {
+  for (std::uint64_t looks = most * kLooksEach; most > 0 && looks > 0 && relic.mappings != 0; --looks) {
     const Walk w = walk(relic, relic.reaped);
     if (w.level != 1) {
       relic.reaped = next_after(w, relic.reaped);

@@ -203,7 +203,12 @@ void SoftPmapSystem::release(SoftSpace& space) {
   {
     WriteLock guard(family.lock);
     family.slots &= ~space.bit();
-    if (family.live() == 0) reap(family, ~std::uint64_t{0});
+    if (family.live() == 0) {
+      family.for_each_member(family.cast_off, [&](SoftSpace& relic) {
+        tables_->remove(relic, {VirtAddr{0}, VirtAddr{x86::kAddressLimit}});
+        retire(relic);
+      });
+    }
     last = family.slots == 0;
   }
   if (last) abandon(family);
@@ -223,16 +228,21 @@ void SoftPmapSystem::remove_own_entries(SoftSpace& space) {
   });
 }
 
-// One relic after the other; an empty one leaves the family.
+// One relic after the other.
 void SoftPmapSystem::reap(TableFamily& family, std::uint64_t most) {
   for (std::uint64_t relics = family.cast_off; relics != 0; relics &= relics - 1) {
     SoftSpace& relic = *family.members[static_cast<unsigned>(std::countr_zero(relics))];
     tables_->reap(relic, most);
     if (relic.mappings != 0) return;
-    family.cast_off &= ~relic.bit();
-    family.slots &= ~relic.bit();
-    give_space(relic);
+    retire(relic);
   }
+}
+
+void SoftPmapSystem::retire(SoftSpace& relic) {
+  TableFamily& family = *relic.family;
+  family.cast_off &= ~relic.bit();
+  family.slots &= ~relic.bit();
+  give_space(relic);
 }
 
 // Small mappings are made of the superpages that map the frame and that `want` chooses; the pv lock is held.

@@ -143,6 +143,8 @@ class SoftPmapSystem final : public PmapSystem, private PvPool::Victims, private
   TableFamily* split_superpages(FrameNumber frame, Want&& want, Shootdown& told, std::uint64_t* steps);
   template <class Want, class Act>
   void for_each_locked(FrameNumber frame, Shootdown& told, Want&& want, Act&& act);
+  /// A cast-off space that is empty leaves its family.
+  void retire(SoftSpace& relic);
   /// Calls take(family) for other families that can be locked at once, until it says true.
   bool try_others(const TableFamily& self, FunctionRef<bool(TableFamily&)> take);
   TableFamily* lock_another(const TableFamily& self);

@@ -197,9 +197,9 @@ class DescriptorLimitLifted {
  public:
   DescriptorLimitLifted() {
     if (raw_syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, as_long(&given_)) != 0) return;
-    constexpr std::uint64_t kEnough = 4096;
-    const Limit ample{std::max(given_.hard, kEnough), std::max(given_.hard, kEnough)};
-    const Limit allowed{given_.hard, given_.hard};
+    constexpr rlim64_t kEnough = 4096;
+    const rlimit64 ample{std::max(given_.rlim_max, kEnough), std::max(given_.rlim_max, kEnough)};
+    const rlimit64 allowed{given_.rlim_max, given_.rlim_max};
     lifted_ = raw_syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, as_long(&ample), 0) == 0 ||
               raw_syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, as_long(&allowed), 0) == 0;
   }
@@ -210,11 +210,7 @@ class DescriptorLimitLifted {
   DescriptorLimitLifted& operator=(const DescriptorLimitLifted&) = delete;
 
  private:
-  struct Limit {  // struct rlimit64
-    std::uint64_t soft;
-    std::uint64_t hard;
-  };
-  Limit given_{};
+  rlimit64 given_{};
   bool lifted_ = false;
 };
 

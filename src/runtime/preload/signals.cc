@@ -94,17 +94,17 @@ void put_off(ThreadRecord& thread, int signal, const siginfo_t& info) {
   thread.pending |= signal_bit(signal);
 }
 
-/// Sends one that is pending and not blocked to the calling thread; 0: there is none.
-int send_pending(ThreadRecord& thread) {
+/// Sends one that is pending and not blocked to the calling thread; false: there is none.
+bool send_pending(ThreadRecord& thread) {
   for (const int signal : {SIGBUS, SIGSEGV, SIGSYS}) {
     if ((thread.pending & ~thread.blocked() & signal_bit(signal)) == 0) continue;
     siginfo_t info = pending_info(thread, signal);
     thread.pending &= ~signal_bit(signal);
     raw_syscall(SYS_rt_tgsigqueueinfo, raw_syscall(SYS_getpid), raw_syscall(SYS_gettid), signal,
                 as_long(&info));
-    return signal;
+    return true;
   }
-  return 0;
+  return false;
 }
 
 bool in_vfork_child() {
@@ -369,14 +369,14 @@ void raise_at_return(ThreadRecord& thread) {
   if ((thread.pending & ~thread.blocked()) == 0) return;
   const std::uint64_t everything = ~std::uint64_t{0};
   raw_syscall(SYS_rt_sigprocmask, 2, as_long(&everything), 0, 8);
-  while (send_pending(thread) != 0) {
+  while (send_pending(thread)) {
   }
 }
 
 bool raise_now(ThreadRecord& thread) {
-  bool any = false;
   if (thread.pending == 0 || in_vfork_child()) return false;
-  while (send_pending(thread) != 0) any = true;
+  bool any = false;
+  while (send_pending(thread)) any = true;
   return any;
 }
 
